@@ -1,0 +1,13 @@
+//! The logical graph of a job: nodes with stable uids, edges with partitioners, and the streams
+//! that a program builds it with. Building it has no effect on the world; every process that runs
+//! the same program builds the same graph, and the fingerprint says so.
+
+mod expression;
+mod logical;
+mod stream;
+mod uid;
+
+pub use expression::Expression;
+pub use logical::{Edge, Graph, Node, NodeId, NodeKind, Partitioner};
+pub use stream::{Environment, KeyedStream, Stream};
+pub use uid::Uid;

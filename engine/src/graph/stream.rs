@@ -1,0 +1,354 @@
+//! Streams: how a program builds a graph. Mistakes are gathered and reported together by
+//! [`Environment::build`], so that a chain of calls reads without a `?` on every line.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use parking_lot::Mutex;
+
+use super::{Edge, Expression, Graph, Node, NodeId, NodeKind, Partitioner, Uid};
+use crate::operator::{OperatorFactory, OutputIndex};
+use crate::record::EdgeSchema;
+use crate::sink::Committer;
+use crate::source::Source;
+use crate::state::key_by::KeyBy;
+use crate::time::WatermarkStrategy;
+use crate::{Error, Result};
+
+#[derive(Default)]
+struct Building {
+    graph: Graph,
+    /// Whether the uid was given by the user, per node.
+    given: Vec<bool>,
+    errors: Vec<String>,
+}
+
+/// Where a job is built. Clones share one graph.
+#[derive(Clone, Default)]
+pub struct Environment(Arc<Mutex<Building>>);
+
+impl Environment {
+    /// An empty job.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a source.
+    pub fn source(&self, source: impl Source + 'static) -> Stream {
+        self.source_dyn(Arc::new(source))
+    }
+
+    /// Adds a source that is shared already.
+    pub fn source_dyn(&self, source: Arc<dyn Source>) -> Stream {
+        let name = source.name();
+        let (schema, error) = match source.output() {
+            Ok(schema) => (Some(schema), None),
+            Err(error) => (None, Some(error)),
+        };
+        let kind = NodeKind::Source { source, event_time: None, watermarks: None };
+        let node = self.add_node(&name, kind, schema.iter().cloned().collect(), 0);
+        if let Some(error) = error {
+            self.report(node, &error);
+        }
+        Stream { env: self.clone(), node, output: OutputIndex::MAIN, schema }
+    }
+
+    /// Records a mistake, to be reported by [`Environment::build`].
+    pub fn mistake(&self, error: &Error) {
+        self.0.lock().errors.push(error.to_string());
+    }
+
+    /// The graph, with uids resolved.
+    ///
+    /// # Errors
+    /// A user error with every mistake that was made, a line each.
+    pub fn build(&self) -> Result<Graph> {
+        let building = self.0.lock();
+        let mut errors = building.errors.clone();
+        let mut seen: BTreeMap<&Uid, usize> = BTreeMap::new();
+        for (index, node) in building.graph.nodes.iter().enumerate() {
+            if let Some(first) = seen.insert(&node.uid, index) {
+                let name = &building.graph.nodes[first].name;
+                errors.push(format!("uid {} is used twice: by {name} and by {}", node.uid, node.name));
+            }
+        }
+        if building.graph.nodes.is_empty() {
+            errors.push("the job has no source".to_string());
+        }
+        if errors.is_empty() { Ok(building.graph.clone()) } else { Err(Error::user(errors.join("\n"))) }
+    }
+
+    fn report(&self, node: NodeId, error: &Error) {
+        let mut building = self.0.lock();
+        let name = building.graph.nodes[node.0].uid.to_string();
+        building.errors.push(format!("{name}: {error}"));
+    }
+
+    /// Adds a node with a derived uid: its kind's name and a count of that name. Adding a node of
+    /// another kind elsewhere so leaves it alone.
+    fn add_node(&self, name: &str, kind: NodeKind, outputs: Vec<EdgeSchema>, inputs: usize) -> NodeId {
+        let mut building = self.0.lock();
+        let stem: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .take(64)
+            .collect();
+        let stem = if stem.is_empty() || stem.starts_with('.') { "operator".to_string() } else { stem };
+        let count = building.graph.nodes.iter().filter(|node| node.name == name).count() + 1;
+        let uid = match Uid::new(&format!("{stem}-{count}")) {
+            Ok(uid) => uid,
+            Err(error) => {
+                building.errors.push(error.to_string());
+                return NodeId(0);
+            }
+        };
+        let id = NodeId(building.graph.nodes.len());
+        building.graph.nodes.push(Node {
+            uid,
+            name: name.to_string(),
+            kind,
+            parallelism: None,
+            outputs,
+            inputs,
+        });
+        building.given.push(false);
+        id
+    }
+
+    fn operator(
+        &self,
+        factory: Arc<dyn OperatorFactory>,
+        committer: Option<Arc<dyn Committer>>,
+        inputs: &[(&[&Stream], Option<Partitioner>)],
+    ) -> Stream {
+        let first_of_each: Vec<_> =
+            inputs.iter().map(|(streams, _)| streams.first().map(|s| s.schema.clone())).collect();
+        let known: Option<Vec<EdgeSchema>> = first_of_each.into_iter().map(Option::flatten).collect();
+        let outputs = known.map(|known| factory.outputs(&known));
+        let (outputs, error) = match outputs {
+            Some(Ok(outputs)) => (outputs, None),
+            Some(Err(error)) => (Vec::new(), Some(error)),
+            None => (Vec::new(), None),
+        };
+        let schema = outputs.first().cloned();
+        let keyed = factory.is_keyed();
+        let name = factory.name();
+        let node = self.add_node(&name, NodeKind::Operator { factory, committer }, outputs, inputs.len());
+        if let Some(error) = error {
+            self.report(node, &error);
+        }
+        for (input, (streams, partitioner)) in inputs.iter().enumerate() {
+            for stream in *streams {
+                if streams[0].schema.as_ref().map(|s| &s.schema) != stream.schema.as_ref().map(|s| &s.schema)
+                {
+                    let error = Error::user("the united streams have different schemas");
+                    self.report(node, &error);
+                }
+                let partitioner =
+                    partitioner.unwrap_or(if keyed { Partitioner::Hash } else { Partitioner::Forward });
+                let edge = Edge { from: stream.node, output: stream.output, to: node, input, partitioner };
+                self.0.lock().graph.edges.push(edge);
+            }
+        }
+        Stream { env: self.clone(), node, output: OutputIndex::MAIN, schema }
+    }
+}
+
+/// One output of a node. Clones name the same output; using it twice sends its rows to both.
+#[derive(Clone)]
+pub struct Stream {
+    env: Environment,
+    node: NodeId,
+    output: OutputIndex,
+    /// `None` after a mistake upstream, which was reported there.
+    schema: Option<EdgeSchema>,
+}
+
+impl Stream {
+    /// What the stream's batches look like; `None` after a mistake upstream.
+    pub fn edge_schema(&self) -> Option<&EdgeSchema> {
+        self.schema.as_ref()
+    }
+
+    /// The job that this stream belongs to.
+    pub fn environment(&self) -> &Environment {
+        &self.env
+    }
+
+    /// Sends the stream through an operator.
+    pub fn apply(&self, factory: impl OperatorFactory + 'static) -> Stream {
+        self.apply_dyn(Arc::new(factory), None)
+    }
+
+    /// Sends the stream through an operator that is shared already, repartitioned first when
+    /// `partitioner` is given.
+    pub fn apply_dyn(&self, factory: Arc<dyn OperatorFactory>, partitioner: Option<Partitioner>) -> Stream {
+        self.env.operator(factory, None, &[(&[self], partitioner)])
+    }
+
+    /// Sends this stream (input 0) and `other` (input 1) through an operator.
+    pub fn connect(
+        &self,
+        other: &Stream,
+        factory: Arc<dyn OperatorFactory>,
+        partitioners: [Option<Partitioner>; 2],
+    ) -> Stream {
+        let [this, that] = partitioners;
+        self.env.operator(factory, None, &[(&[self], this), (&[other], that)])
+    }
+
+    /// Unites streams of one schema and sends them through an operator.
+    pub fn union_apply(&self, others: &[&Stream], factory: Arc<dyn OperatorFactory>) -> Stream {
+        let mut streams = vec![self];
+        streams.extend_from_slice(others);
+        self.env.operator(factory, None, &[(&streams, None)])
+    }
+
+    /// Ends the stream in a sink; with a committer, a two-phase one.
+    pub fn sink_dyn(
+        &self,
+        factory: Arc<dyn OperatorFactory>,
+        committer: Option<Arc<dyn Committer>>,
+    ) -> Stream {
+        self.env.operator(factory, committer, &[(&[self], None)])
+    }
+
+    /// The side output `index` (1 and up) of the node that made this stream.
+    pub fn side_output(&self, index: u16) -> Stream {
+        let schema = self.env.0.lock().graph.nodes[self.node.0].outputs.get(usize::from(index)).cloned();
+        if schema.is_none() && self.schema.is_some() {
+            self.env.report(self.node, &Error::user(format!("there is no side output {index}")));
+        }
+        Stream { env: self.env.clone(), node: self.node, output: OutputIndex(index), schema }
+    }
+
+    /// Names the event-time column and how watermarks are made. Only directly on a source.
+    #[must_use]
+    pub fn watermarks(mut self, column: &str, strategy: WatermarkStrategy) -> Stream {
+        let Some(schema) = self.schema.take() else {
+            return self;
+        };
+        match schema.with_time(column) {
+            Ok(schema) => self.set_time(schema, None, strategy),
+            Err(error) => self.env.report(self.node, &error),
+        }
+        self
+    }
+
+    /// Appends an event-time column that `expression` computes, and says how watermarks are made.
+    /// Only directly on a source.
+    #[must_use]
+    pub fn event_time(
+        mut self,
+        column: &str,
+        expression: Arc<dyn Expression>,
+        strategy: WatermarkStrategy,
+    ) -> Stream {
+        let Some(schema) = self.schema.take() else {
+            return self;
+        };
+        let widened = expression.data_type(&schema.schema).and_then(|data_type| {
+            let mut fields: Vec<_> = schema.schema.fields().iter().cloned().collect();
+            fields.push(Arc::new(Field::new(column, data_type, true)));
+            EdgeSchema { schema: Arc::new(Schema::new(fields)), ..schema }.with_time(column)
+        });
+        match widened {
+            Ok(schema) => self.set_time(schema, Some((column.to_string(), expression)), strategy),
+            Err(error) => self.env.report(self.node, &error),
+        }
+        self
+    }
+
+    fn set_time(
+        &mut self,
+        schema: EdgeSchema,
+        computed: Option<(String, Arc<dyn Expression>)>,
+        strategy: WatermarkStrategy,
+    ) {
+        let mut building = self.env.0.lock();
+        let node = &mut building.graph.nodes[self.node.0];
+        let NodeKind::Source { event_time, watermarks, .. } = &mut node.kind else {
+            let message = format!("{}: watermarks are made at sources, not behind an operator", node.uid);
+            building.errors.push(message);
+            return;
+        };
+        *event_time = computed;
+        *watermarks = Some(strategy);
+        node.outputs[0] = schema.clone();
+        self.schema = Some(schema);
+    }
+
+    /// Keys the stream by columns: computes each row's key hash once; it travels with the batch.
+    pub fn key_by(&self, columns: &[&str]) -> KeyedStream {
+        let mut key = Vec::new();
+        if let Some(schema) = &self.schema {
+            for column in columns {
+                match schema.schema.index_of(column) {
+                    Ok(index) => key.push(index),
+                    Err(_) => self
+                        .env
+                        .report(self.node, &Error::user(format!("there is no column {column:?} to key by"))),
+                }
+            }
+        }
+        KeyedStream { stream: self.apply(KeyBy::new(key.clone())), key }
+    }
+
+    /// Gives the node that made this stream its uid.
+    #[must_use]
+    pub fn uid(self, uid: &str) -> Stream {
+        match Uid::new(uid) {
+            Ok(uid) => {
+                let mut building = self.env.0.lock();
+                building.graph.nodes[self.node.0].uid = uid;
+                building.given[self.node.0] = true;
+            }
+            Err(error) => self.env.mistake(&error),
+        }
+        self
+    }
+
+    /// Gives the node that made this stream a parallelism of its own.
+    #[must_use]
+    pub fn parallelism(self, parallelism: u32) -> Stream {
+        self.env.0.lock().graph.nodes[self.node.0].parallelism = Some(parallelism.max(1));
+        self
+    }
+}
+
+/// A stream whose rows carry the hash of their key.
+#[derive(Clone)]
+pub struct KeyedStream {
+    stream: Stream,
+    key: Vec<usize>,
+}
+
+impl KeyedStream {
+    /// The key's columns, by index.
+    pub fn key(&self) -> &[usize] {
+        &self.key
+    }
+
+    /// The stream below.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Sends the stream through a keyed operator, partitioned by key.
+    pub fn apply(&self, factory: impl OperatorFactory + 'static) -> Stream {
+        self.stream.apply_dyn(Arc::new(factory), Some(Partitioner::Hash))
+    }
+
+    /// Sends this stream (input 0) and `other` (input 1) through a keyed operator, both
+    /// partitioned by key.
+    pub fn connect_keyed(&self, other: &KeyedStream, factory: Arc<dyn OperatorFactory>) -> Stream {
+        self.stream.connect(&other.stream, factory, [Some(Partitioner::Hash); 2])
+    }
+
+    /// Sends this stream (input 0), partitioned by key, and every row of `broadcast` (input 1)
+    /// to all instances of a keyed operator.
+    pub fn connect_broadcast(&self, broadcast: &Stream, factory: Arc<dyn OperatorFactory>) -> Stream {
+        self.stream.connect(broadcast, factory, [Some(Partitioner::Hash), Some(Partitioner::Broadcast)])
+    }
+}

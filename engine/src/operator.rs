@@ -1,0 +1,285 @@
+//! The operator: a state machine with events in and effects out.
+//!
+//! The rule it lives by: one call does a bounded amount of work and emits a bounded number of
+//! rows. An operator with more to do answers [`Step::More`]; the executor then sends what there
+//! is and calls [`Operator::resume`] until it answers [`Step::Done`]. A watermark is forwarded
+//! only after the operator is done with it, so an operator never forwards one itself.
+//! An operator has no clock, no thread and no socket: time and wake-ups come from its context.
+
+use std::sync::Arc;
+
+use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotTask};
+use crate::graph::Uid;
+use crate::metrics::MetricGroup;
+use crate::record::{Batch, EdgeSchema};
+use crate::state::{KeyedState, KeyedStateSpec, RestoredState, StateBackend};
+use crate::time::{Micros, Watermark};
+use crate::{Error, Result};
+
+/// What an operator answers: whether it wants to be resumed before it gets anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// The event is dealt with.
+    Done,
+    /// There is more of the same to do: send what was emitted, then call `resume`.
+    More,
+}
+
+/// The index of one of an operator's outputs: 0 is the main one, the others are side outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputIndex(pub u16);
+
+impl OutputIndex {
+    /// The main output.
+    pub const MAIN: OutputIndex = OutputIndex(0);
+}
+
+/// One parallel instance of an operator.
+pub trait Operator: Send {
+    /// Called once, before anything else: gets state and metrics, restores.
+    ///
+    /// # Errors
+    /// Whatever keeps the operator from starting; the job fails with it.
+    fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Takes a batch of input `input` (0 for operators with one input).
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn process(&mut self, input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step>;
+
+    /// The combined watermark of all inputs rose to `watermark`: fire what is due.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn watermark(&mut self, watermark: Watermark, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let _ = (watermark, cx);
+        Ok(Step::Done)
+    }
+
+    /// A processing time asked for with [`OperatorContext::wake_at`] has come, or the operator's
+    /// [`Waker`] was used.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn wake(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let _ = cx;
+        Ok(Step::Done)
+    }
+
+    /// Goes on with what the last call left.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn resume(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let _ = cx;
+        Ok(Step::Done)
+    }
+
+    /// Input `input` has no more rows. Comes after the highest watermark.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn end_of_data(&mut self, input: usize, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let _ = (input, cx);
+        Ok(Step::Done)
+    }
+
+    /// The barrier of `checkpoint` has come on every input: freeze what the operator knows.
+    /// Must be fast; what takes time goes into [`OperatorSnapshot::tasks`].
+    ///
+    /// # Errors
+    /// The checkpoint is declined with it; the task goes on.
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
+        let _ = checkpoint;
+        Ok(OperatorSnapshot::default())
+    }
+
+    /// The checkpoint was published; what it holds will not be asked for again.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        let _ = checkpoint;
+        Ok(())
+    }
+
+    /// The checkpoint will never be published.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        let _ = checkpoint;
+        Ok(())
+    }
+}
+
+/// What an operator adds to a checkpoint.
+#[derive(Default)]
+pub struct OperatorSnapshot {
+    /// What is known at once: small state, kept in the manifest itself.
+    pub parts: Vec<SnapshotPart>,
+    /// What has to be written and uploaded; runs on a helper thread beside processing.
+    pub tasks: Vec<SnapshotTask>,
+}
+
+/// Makes the parallel instances of an operator. One per node of the graph; shared by tasks.
+pub trait OperatorFactory: Send + Sync {
+    /// What the operator is, for `explain`, logs and metrics: `filter`, `tumbling window`.
+    fn name(&self) -> String;
+
+    /// Makes the instance for one subtask.
+    ///
+    /// # Errors
+    /// Whatever keeps the operator from being made.
+    fn create(&self) -> Result<Box<dyn Operator>>;
+
+    /// The schemas of its outputs, main first. Called once when the job is built, with the
+    /// schemas of its inputs; the place to refuse a mode or a missing time column.
+    ///
+    /// # Errors
+    /// A user error that names what does not fit.
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>>;
+
+    /// Whether the operator is keyed: its inputs carry key hashes and are partitioned by them.
+    fn is_keyed(&self) -> bool {
+        false
+    }
+
+    /// What distinguishes this operator from another configuration of the same kind, for the
+    /// fingerprint of the graph. Stable between processes.
+    fn describe(&self) -> String {
+        self.name()
+    }
+}
+
+/// Wakes one task from another thread; cheap, and harmless when the task is awake or gone.
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Waker(Arc::new(wake))
+    }
+
+    /// Wakes the task.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for Waker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// Who an instance is.
+#[derive(Clone, Debug)]
+pub struct SubtaskInfo {
+    /// The job's name.
+    pub job: Arc<str>,
+    /// The operator's stable name.
+    pub uid: Uid,
+    /// `0..parallelism`.
+    pub subtask: u32,
+    /// How many instances the operator has.
+    pub parallelism: u32,
+    /// The number of key groups, fixed for the job's life.
+    pub max_parallelism: u32,
+    /// One run of the job's coordinator.
+    pub generation: u64,
+    /// One deployment of the tasks within a generation.
+    pub attempt: u64,
+}
+
+/// What an operator may reach for when it opens.
+pub struct OpenContext<'a> {
+    /// Who this instance is.
+    pub info: &'a SubtaskInfo,
+    /// What the checkpoint that is restored holds for this operator and subtask.
+    pub restored: &'a RestoredState,
+    /// Makes the stores that keyed state lives in.
+    pub backend: &'a Arc<dyn StateBackend>,
+    /// Where checkpoints are; a sink stages its segments there.
+    pub storage: &'a Arc<dyn CheckpointStorage>,
+    /// Counters and gauges labelled with job, uid, subtask and attempt.
+    pub metrics: &'a MetricGroup,
+    /// Wakes this task.
+    pub waker: &'a Waker,
+    /// The processing time now, in microseconds.
+    pub now: Micros,
+}
+
+impl OpenContext<'_> {
+    /// Opens this operator's keyed state, restored.
+    ///
+    /// # Errors
+    /// An external error when the store or the snapshot cannot be read.
+    pub fn keyed_state(&mut self, spec: KeyedStateSpec) -> Result<KeyedState> {
+        KeyedState::open(self, spec)
+    }
+}
+
+/// What an operator may do while it deals with an event.
+pub struct OperatorContext<'a> {
+    outputs: &'a mut Vec<(OutputIndex, Batch)>,
+    wake_at: &'a mut Option<Micros>,
+    watermark: Watermark,
+    now: Micros,
+}
+
+impl<'a> OperatorContext<'a> {
+    /// A context that gathers what is emitted in `outputs`, and the earliest wake-up in `wake_at`.
+    pub fn new(
+        outputs: &'a mut Vec<(OutputIndex, Batch)>,
+        wake_at: &'a mut Option<Micros>,
+        watermark: Watermark,
+        now: Micros,
+    ) -> Self {
+        OperatorContext { outputs, wake_at, watermark, now }
+    }
+
+    /// Emits a batch on the main output. Empty batches are dropped.
+    pub fn emit(&mut self, batch: Batch) {
+        self.emit_to(OutputIndex::MAIN, batch);
+    }
+
+    /// Emits a batch on an output. Empty batches are dropped.
+    pub fn emit_to(&mut self, output: OutputIndex, batch: Batch) {
+        if batch.row_count() > 0 {
+            self.outputs.push((output, batch));
+        }
+    }
+
+    /// The combined watermark of the inputs; inside [`Operator::watermark`] already the new one.
+    pub fn watermark(&self) -> Watermark {
+        self.watermark
+    }
+
+    /// The processing time now, in microseconds.
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// Asks for [`Operator::wake`] at processing time `at` (the earliest asked for wins).
+    pub fn wake_at(&mut self, at: Micros) {
+        *self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// The single input schema of an operator that has exactly one.
+///
+/// # Errors
+/// An internal error for any other number of inputs.
+pub fn single_input(inputs: &[EdgeSchema]) -> Result<&EdgeSchema> {
+    match inputs {
+        [input] => Ok(input),
+        _ => Err(Error::internal(format!("operator takes one input, the graph gives it {}", inputs.len()))),
+    }
+}

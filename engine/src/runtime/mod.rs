@@ -1,0 +1,1 @@
+//! Runs tasks: channels, partitioners, chains, the threaded and the simulated executor.

@@ -1,0 +1,22 @@
+//! Event time and processing time: watermarks that cannot go back, the minimum over active
+//! inputs, and how a split's watermark is made.
+//!
+//! This module knows nobody in the crate. Times are microseconds since the epoch, UTC.
+
+mod strategy;
+mod watermark;
+
+pub use strategy::{SplitWatermark, WatermarkStrategy};
+pub use watermark::{InputWatermarks, RisingWatermark, Watermark};
+
+/// A point in time in microseconds since 1970-01-01T00:00:00Z.
+pub type Micros = i64;
+
+/// Microseconds in a millisecond.
+pub const MILLI: Micros = 1_000;
+/// Microseconds in a second.
+pub const SECOND: Micros = 1_000_000;
+/// Microseconds in a minute.
+pub const MINUTE: Micros = 60 * SECOND;
+/// Microseconds in an hour.
+pub const HOUR: Micros = 60 * MINUTE;
