@@ -67,6 +67,7 @@ launch() {
     done
     end KILL "$dir"
     rm -rf "$dir"
+    rmdir "${dir%/*}" "$run"
   ) >/dev/null 2>&1 </dev/null 8>&- &
 }
 
