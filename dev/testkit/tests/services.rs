@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     time::{Duration, Instant},
 };
@@ -118,17 +118,17 @@ fn azurite_takes_and_gives_a_blob_through_the_signature() -> Result<()> {
 }
 
 /// A server that sends back what it hears, for as long as the process lives.
-fn echo_server() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
+fn echo_server() -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let mut answers = stream.try_clone().expect("its other half");
-            std::thread::spawn(move || std::io::copy(&mut stream, &mut answers));
+            let stream = stream?;
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
         }
+        std::io::Result::Ok(())
     });
-    address
+    Ok(address)
 }
 
 fn says(stream: &mut TcpStream, bound: Duration) -> std::io::Result<Duration> {
@@ -142,7 +142,7 @@ fn says(stream: &mut TcpStream, bound: Duration) -> std::io::Result<Duration> {
 #[test]
 fn proxy_passes_delays_holds_back_refuses_and_cuts() -> Result<()> {
     let proxy = FaultProxy::start()?;
-    proxy.forward_to(echo_server())?;
+    proxy.forward_to(echo_server().expect("an echo server"))?;
     let connect = || TcpStream::connect(proxy.address());
     let mut stream = connect().expect("a connection");
     says(&mut stream, BOUND).expect("an echo");
