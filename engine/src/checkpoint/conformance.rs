@@ -75,7 +75,9 @@ fn ranges_end_where_the_object_ends(storage: &dyn CheckpointStorage, directory: 
     }
     storage.put(&path, Bytes::new())?;
     let read = storage.get_range(&path, 0..4)?;
-    require(read.as_ref().is_some_and(Bytes::is_empty), || format!("a range of an empty object gave {read:?}"))?;
+    require(read.as_ref().is_some_and(Bytes::is_empty), || {
+        format!("a range of an empty object gave {read:?}")
+    })?;
     storage.delete(&path)
 }
 
@@ -133,7 +135,9 @@ fn large_files_stream(storage: &dyn CheckpointStorage, directory: &str, scratch:
     let path = format!("{directory}/large/file.sst");
     let (from, to) = (scratch.join("conformance-from"), scratch.join("conformance-to"));
     let io = |error: std::io::Error| Error::external("conformance scratch").caused_by(error);
-    require(storage.get_file(&path, &to)?.is_none() && !to.exists(), || "a missing object became a file".into())?;
+    require(storage.get_file(&path, &to)?.is_none() && !to.exists(), || {
+        "a missing object became a file".into()
+    })?;
     for length in [0, 1, LARGE_BYTES] {
         // Every block differs from every other, so that swapped blocks do not go unseen.
         let content: Vec<u8> =
@@ -151,7 +155,9 @@ fn large_files_stream(storage: &dyn CheckpointStorage, directory: &str, scratch:
         if length > 0 {
             let middle = length / 2..(length / 2 + 100).min(length);
             let range = storage.get_range(&path, middle.start as u64..middle.end as u64)?;
-            require(range.as_deref() == Some(&content[middle.clone()]), || format!("range {middle:?} is wrong"))?;
+            require(range.as_deref() == Some(&content[middle.clone()]), || {
+                format!("range {middle:?} is wrong")
+            })?;
         }
     }
     std::fs::remove_file(&from).map_err(io)?;
@@ -160,7 +166,8 @@ fn large_files_stream(storage: &dyn CheckpointStorage, directory: &str, scratch:
 }
 
 fn listings_are_sorted_and_bounded(storage: &dyn CheckpointStorage, directory: &str) -> Result<()> {
-    let paths: Vec<_> = (0..LISTED).map(|at| format!("{directory}/list/{:020}", (at * 37) % LISTED)).collect();
+    let paths: Vec<_> =
+        (0..LISTED).map(|at| format!("{directory}/list/{:020}", (at * 37) % LISTED)).collect();
     // Beside the directory, and sorting around it: none of them may be listed.
     let beside = ["list-1", "list.x", "lis", "listing/1"].map(|name| format!("{directory}/{name}"));
     let nested = format!("{directory}/list/1/nested");
@@ -176,7 +183,9 @@ fn listings_are_sorted_and_bounded(storage: &dyn CheckpointStorage, directory: &
         .collect();
     expected.sort_by(|a, b| a.path.cmp(&b.path));
     require(listed == expected, || format!("a listing gave {} objects, not as expected", listed.len()))?;
-    require(storage.list(&format!("{directory}/nothing/"))?.is_empty(), || "an empty directory has objects".into())?;
+    require(storage.list(&format!("{directory}/nothing/"))?.is_empty(), || {
+        "an empty directory has objects".into()
+    })?;
     for path in paths.iter().chain(&beside).chain([&nested]) {
         storage.delete(path)?;
     }
@@ -185,9 +194,23 @@ fn listings_are_sorted_and_bounded(storage: &dyn CheckpointStorage, directory: &
 
 fn odd_names_are_kept(storage: &dyn CheckpointStorage, directory: &str) -> Result<()> {
     let names = [
-        "with space", "percent%20sign", "hash#mark", "plus+and&equals=x", "ques?tion", "tilde~", "brackets[1]{2}",
-        "quote'\"s", "colon:at@", "comma,semi;", "dots...", "Grüße", "数据", "UPPER and lower", "a/b c/d%2Fe",
-        "MANIFEST-000005", "000012.sst",
+        "with space",
+        "percent%20sign",
+        "hash#mark",
+        "plus+and&equals=x",
+        "ques?tion",
+        "tilde~",
+        "brackets[1]{2}",
+        "quote'\"s",
+        "colon:at@",
+        "comma,semi;",
+        "dots...",
+        "Grüße",
+        "数据",
+        "UPPER and lower",
+        "a/b c/d%2Fe",
+        "MANIFEST-000005",
+        "000012.sst",
     ];
     let mut expected = Vec::new();
     for (at, name) in names.iter().enumerate() {

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::TryStreamExt;
 use ::object_store::local::LocalFileSystem;
 use ::object_store::path::Path as ObjectPath;
 use ::object_store::{
-    CopyMode, CopyOptions, Error as StoreError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, WriteMultipart,
+    CopyMode, CopyOptions, Error as StoreError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode,
+    PutPayload, WriteMultipart,
 };
+use bytes::Bytes;
+use futures::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::blocking::block_on;
@@ -53,7 +54,8 @@ impl ObjectStoreStorage {
     /// An external error that names the directory.
     pub fn directory(directory: &Path, timeout: Duration) -> Result<ObjectStoreStorage> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-            Error::external(format!("cannot use directory {} for checkpoints", directory.display())).caused_by(error)
+            Error::external(format!("cannot use directory {} for checkpoints", directory.display()))
+                .caused_by(error)
         };
         std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
         let directory = std::fs::canonicalize(directory).map_err(|error| failed(error.into()))?;
@@ -70,7 +72,9 @@ impl ObjectStoreStorage {
         block_on(async move {
             match tokio::time::timeout(timeout, work).await {
                 Ok(answer) => answer.map_err(|error| failed(what, &path, error)),
-                Err(_) => Err(Error::external(format!("{what} {path}: no answer in {} ms", timeout.as_millis()))),
+                Err(_) => {
+                    Err(Error::external(format!("{what} {path}: no answer in {} ms", timeout.as_millis())))
+                }
             }
         })
     }
@@ -179,10 +183,14 @@ impl CheckpointStorage for ObjectStoreStorage {
         check_prefix(prefix)?;
         let store = self.store.clone();
         let below = object_prefix(prefix)?;
-        let found = self.call("listing", prefix, async move {
-            store.list(below.as_ref()).try_collect::<Vec<_>>().await
-        })?;
-        let objects = found.into_iter().map(|meta| ObjectInfo { path: meta.location.into(), bytes: meta.size });
+        let found =
+            self.call(
+                "listing",
+                prefix,
+                async move { store.list(below.as_ref()).try_collect::<Vec<_>>().await },
+            )?;
+        let objects =
+            found.into_iter().map(|meta| ObjectInfo { path: meta.location.into(), bytes: meta.size });
         let staged = |path: &str| path.split_once('/').is_some_and(|(first, _)| first == STAGING_DIRECTORY);
         let mut objects: Vec<_> = objects.filter(|object| !staged(&object.path)).collect();
         objects.sort_by(|a, b| a.path.cmp(&b.path));
@@ -268,7 +276,8 @@ async fn bounded<T>(
 
 fn object_path(path: &str) -> Result<ObjectPath> {
     check_path(path)?;
-    ObjectPath::parse(path).map_err(|error| Error::internal(format!("{path:?} is not a path")).caused_by(error))
+    ObjectPath::parse(path)
+        .map_err(|error| Error::internal(format!("{path:?} is not a path")).caused_by(error))
 }
 
 fn object_prefix(prefix: &str) -> Result<Option<ObjectPath>> {
@@ -280,10 +289,7 @@ fn failed(what: &str, path: &str, error: StoreError) -> Error {
 }
 
 fn local_failed(local: &Path, error: std::io::Error) -> StoreError {
-    StoreError::Generic {
-        store: "local file",
-        source: format!("{}: {error}", local.display()).into(),
-    }
+    StoreError::Generic { store: "local file", source: format!("{}: {error}", local.display()).into() }
 }
 
 fn sync_file(file: &Path) -> std::io::Result<()> {

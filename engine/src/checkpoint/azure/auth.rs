@@ -149,7 +149,10 @@ pub(super) fn connect(
                 token_file_path: token_file.clone(),
                 ..WorkloadIdentityCredentialOptions::default()
             };
-            Some(WorkloadIdentityCredential::new(Some(options)).map_err(|error| refused("workload", &error))?)
+            Some(
+                WorkloadIdentityCredential::new(Some(options))
+                    .map_err(|error| refused("workload", &error))?,
+            )
         }
         AzureAuth::ManagedIdentity { client_id } => {
             let options = ManagedIdentityCredentialOptions {
@@ -226,7 +229,10 @@ mod tests {
         let (url, credential) = connect("state", &account).unwrap();
         assert_eq!(url.as_str(), "https://acc.blob.core.windows.net/state?sig=x");
         assert!(credential.is_none());
-        let local = config(&[("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:1/dev/"), ("AZURE_STORAGE_SAS_TOKEN", "s=1")]);
+        let local = config(&[
+            ("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:1/dev/"),
+            ("AZURE_STORAGE_SAS_TOKEN", "s=1"),
+        ]);
         assert_eq!(connect("state", &local).unwrap().0.as_str(), "http://127.0.0.1:1/dev/state?s=1");
         for bad in ["a", "UPPER", "under_score"] {
             assert!(connect(bad, &account).unwrap_err().to_string().contains(bad));

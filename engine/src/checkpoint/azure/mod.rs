@@ -14,13 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azure_core::http::{Body, ClientOptions, RequestContent, RetryOptions, StatusCode};
+use azure_core::http::{Body, ClientOptions, RetryOptions, StatusCode};
+use azure_core::stream::SeekableStream;
 use azure_storage_blob::models::{
     BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlockBlobClientUploadOptions, HttpRange,
 };
 use azure_storage_blob::stream::tokio::FileStream;
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
-use azure_core::stream::SeekableStream;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::io::AsyncWriteExt;
@@ -119,7 +119,9 @@ impl AzureBlobStorage {
                 let error = match tokio::time::timeout(timeout, work()).await {
                     Ok(Ok(value)) => return Ok(value),
                     Ok(Err(error)) => redact::classify(what, &path, &error),
-                    Err(_) => Error::external(format!("{what} {path}: no answer in {} ms", timeout.as_millis())),
+                    Err(_) => {
+                        Error::external(format!("{what} {path}: no answer in {} ms", timeout.as_millis()))
+                    }
                 };
                 if attempt >= tries || !error.is_retryable() {
                     return Err(error);
@@ -143,7 +145,7 @@ impl AzureBlobStorage {
             let (blob, data) = (blob.clone(), data.clone());
             async move {
                 let options = if if_absent { upload_options().if_not_exists() } else { upload_options() };
-                match blob.upload(RequestContent::from(data), Some(options)).await {
+                match blob.upload(data.into(), Some(options)).await {
                     Ok(_) => Ok(PutOutcome::Created),
                     Err(error) if if_absent && is_taken(&error) => Ok(PutOutcome::Exists),
                     Err(error) => Err(error),
@@ -172,7 +174,7 @@ impl CheckpointStorage for AzureBlobStorage {
                 let file = tokio::fs::File::open(&local).await?;
                 let stream = FileStream::builder(file).build().await?;
                 let bytes = stream.len().unwrap_or_default();
-                blob.upload(RequestContent::from(Body::from(stream)), Some(upload_options())).await?;
+                blob.upload(Body::from(stream).into(), Some(upload_options())).await?;
                 Ok(bytes)
             }
         })
@@ -251,7 +253,8 @@ impl CheckpointStorage for AzureBlobStorage {
                 let mut blobs = container.list_blobs(Some(wanted))?;
                 let mut objects = Vec::new();
                 while let Some(blob) = blobs.try_next().await? {
-                    let bytes = blob.properties.and_then(|properties| properties.content_length).unwrap_or_default();
+                    let bytes =
+                        blob.properties.and_then(|properties| properties.content_length).unwrap_or_default();
                     let name = blob.name.unwrap_or_default();
                     if let Some(path) = name.strip_prefix(&root) {
                         objects.push(ObjectInfo { path: path.to_owned(), bytes });
@@ -282,7 +285,10 @@ impl std::fmt::Debug for AzureBlobStorage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut url = self.container.url().clone();
         url.set_query(None);
-        f.debug_struct("AzureBlobStorage").field("container", &url.as_str()).field("prefix", &self.prefix).finish()
+        f.debug_struct("AzureBlobStorage")
+            .field("container", &url.as_str())
+            .field("prefix", &self.prefix)
+            .finish()
     }
 }
 

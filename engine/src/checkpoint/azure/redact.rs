@@ -45,7 +45,8 @@ pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let message = error.to_string();
-        let message = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let message =
+            message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         if !said.ends_with(&message) {
             said.push_str(if said.is_empty() { "" } else { ": " });
             said.push_str(&message);
@@ -76,8 +77,10 @@ mod tests {
 
     #[test]
     fn the_query_of_a_url_never_gets_through() {
-        let inner = std::io::Error::other("error sending request for url (http://h:1/c/b?sv=1&sig=SECRET%3D)");
-        let error = azure_core::Error::with_error(ErrorKind::Io, inner, "failed to execute `reqwest` request");
+        let inner =
+            std::io::Error::other("error sending request for url (http://h:1/c/b?sv=1&sig=SECRET%3D)");
+        let error =
+            azure_core::Error::with_error(ErrorKind::Io, inner, "failed to execute `reqwest` request");
         let said = classify("reading", "job/log/1", &error).to_string();
         assert!(!said.contains("SECRET") && !said.contains("sv=1"), "{said}");
         assert!(said.contains("reading job/log/1") && said.contains("(http://h:1/c/b?...)"), "{said}");
