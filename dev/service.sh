@@ -28,6 +28,13 @@ alive() {
   pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] && grep -qsF -- "$1/" "/proc/$pid/cmdline"
 }
 
+# gone PID: whether nothing is left of a process, its sockets and files included: a zombie whose threads have all ended
+# holds none, but while the last of them ends, the command line is empty already.
+gone() {
+  local tasks=("/proc/$1/task"/*)
+  [ ! -e "/proc/$1" ] || { ((${#tasks[@]} == 1)) && grep -qs '^State:.[ZX]' "/proc/$1/status"; }
+}
+
 listening() {
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
@@ -77,12 +84,12 @@ end() {
   alive "$2" || return 0
   pid=$(cat "$2/pid")
   kill "-$1" "$pid" 2>/dev/null || true
-  for _ in {1..200}; do
-    alive "$2" || return 0
-    sleep 0.1
+  for _ in {1..400}; do
+    ! gone "$pid" || return 0
+    sleep 0.05
   done
   kill -KILL "$pid" 2>/dev/null || true
-  while alive "$2"; do sleep 0.1; done
+  until gone "$pid"; do sleep 0.05; done
 }
 
 # await DIR SECONDS CHECK...: waits until the check holds; says what the log says if the service ends or the time is up.

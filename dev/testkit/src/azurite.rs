@@ -81,23 +81,15 @@ impl Azurite {
     /// # Errors
     /// None that should come; the key is a constant.
     pub fn account_sas(&self) -> Result<String> {
-        let instant = |hours| {
-            (Utc::now() + TimeDelta::hours(hours))
-                .format("%Y-%m-%dT%H:%M:%SZ")
-                .to_string()
-        };
-        let (permissions, services, resources, protocols) =
-            ("rwdlacupitfx", "b", "sco", "https,http");
+        let instant = |hours| (Utc::now() + TimeDelta::hours(hours)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let (permissions, services, resources, protocols) = ("rwdlacupitfx", "b", "sco", "https,http");
         let (start, expiry) = (instant(-1), instant(SAS_HOURS));
         // In this order; after the expiry an IP range, at the end an encryption scope, both empty.
         let to_sign = format!(
             "{AZURITE_ACCOUNT}\n{permissions}\n{services}\n{resources}\n{start}\n{expiry}\n\n{protocols}\n{SAS_VERSION}\n\n"
         );
-        let key = BASE64_STANDARD
-            .decode(AZURITE_KEY)
-            .doing(|| "decoding the account's key".into())?;
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&key).doing(|| "taking the account's key".into())?;
+        let key = BASE64_STANDARD.decode(AZURITE_KEY).doing(|| "decoding the account's key".into())?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).doing(|| "taking the account's key".into())?;
         mac.update(to_sign.as_bytes());
         Ok(form_urlencoded::Serializer::new(String::new())
             .append_pair("sv", SAS_VERSION)
@@ -116,11 +108,7 @@ impl Azurite {
     /// # Errors
     /// As [`Azurite::account_sas`].
     pub fn account_sas_url(&self, container: &str) -> Result<String> {
-        Ok(format!(
-            "{}/{container}?{}",
-            self.endpoint,
-            self.account_sas()?
-        ))
+        Ok(format!("{}/{container}?{}", self.endpoint, self.account_sas()?))
     }
 
     /// Makes a container; no error if it is there.

@@ -29,11 +29,9 @@ impl ChildProcess {
     /// When the program cannot be started.
     pub fn spawn(mut command: Command) -> Result<Self> {
         let what = format!("{command:?}");
-        let output =
-            tempfile::tempdir().doing(|| "making a directory for a child's output".into())?;
+        let output = tempfile::tempdir().doing(|| "making a directory for a child's output".into())?;
         let file = |name| {
-            File::create(output.path().join(name))
-                .doing(|| format!("making a file for a child's {name}"))
+            File::create(output.path().join(name)).doing(|| format!("making a file for a child's {name}"))
         };
         let child = command
             .stdin(Stdio::null())
@@ -41,11 +39,7 @@ impl ChildProcess {
             .stderr(file("stderr")?)
             .spawn()
             .doing(|| format!("starting {what}"))?;
-        Ok(ChildProcess {
-            child,
-            output,
-            what,
-        })
+        Ok(ChildProcess { child, output, what })
     }
 
     /// Its process id.
@@ -59,12 +53,8 @@ impl ChildProcess {
     /// # Errors
     /// When the system refuses.
     pub fn kill9(&mut self) -> Result<ExitStatus> {
-        self.child
-            .kill()
-            .doing(|| format!("killing {}", self.what))?;
-        self.child
-            .wait()
-            .doing(|| format!("waiting for {}", self.what))
+        self.child.kill().doing(|| format!("killing {}", self.what))?;
+        self.child.wait().doing(|| format!("waiting for {}", self.what))
     }
 
     /// Sends SIGTERM and does not wait.
@@ -85,20 +75,14 @@ impl ChildProcess {
 
     fn signal(&mut self, signal: i32) -> Result<()> {
         if let Some(status) = self.status()? {
-            return Err(Error::new(
-                format!("signalling {}", self.what),
-                format!("it has ended: {status}"),
-            ));
+            return Err(Error::new(format!("signalling {}", self.what), format!("it has ended: {status}")));
         }
         let pid = libc::pid_t::try_from(self.child.id()).doing(|| "a process id".into())?;
         // SAFETY: kill() takes two integers. The pid is ours: the child has not been waited for, so it is not reused.
         if unsafe { libc::kill(pid, signal) } == 0 {
             return Ok(());
         }
-        Err(Error::new(
-            format!("signalling {}", self.what),
-            std::io::Error::last_os_error(),
-        ))
+        Err(Error::new(format!("signalling {}", self.what), std::io::Error::last_os_error()))
     }
 
     /// How it ended, if it has.
@@ -106,9 +90,7 @@ impl ChildProcess {
     /// # Errors
     /// When the system refuses.
     pub fn status(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .doing(|| format!("looking at {}", self.what))
+        self.child.try_wait().doing(|| format!("looking at {}", self.what))
     }
 
     /// Waits for its end, for at most `bound`.
@@ -117,8 +99,7 @@ impl ChildProcess {
     /// When the time is up; the error shows the end of its output, and the child goes on.
     pub fn wait(&mut self, bound: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.what);
-        eventually(bound, &what, || self.status().transpose())
-            .map_err(|error| self.with_output(error))?
+        eventually(bound, &what, || self.status().transpose()).map_err(|error| self.with_output(error))?
     }
 
     /// Waits until its output or error has `text` in it, for at most `bound`.
@@ -134,15 +115,10 @@ impl ChildProcess {
                 return Some(Ok(()));
             }
             ended.map(|ended| {
-                Err(Error::new(
-                    format!("waiting for {what}"),
-                    format!("it has ended: {ended:?}"),
-                ))
+                Err(Error::new(format!("waiting for {what}"), format!("it has ended: {ended:?}")))
             })
         });
-        found
-            .and_then(|found| found)
-            .map_err(|error| self.with_output(error))
+        found.and_then(|found| found).map_err(|error| self.with_output(error))
     }
 
     /// What it has written to its standard output.
@@ -164,14 +140,10 @@ impl ChildProcess {
 
     fn with_output(&self, error: Error) -> Error {
         let tail = |text: String| {
-            String::from_utf8_lossy(&text.as_bytes()[text.len().saturating_sub(TAIL_BYTES)..])
-                .into_owned()
+            String::from_utf8_lossy(&text.as_bytes()[text.len().saturating_sub(TAIL_BYTES)..]).into_owned()
         };
         let (out, err) = (tail(self.stdout()), tail(self.stderr()));
-        Error::new(
-            error.to_string(),
-            format!("its output ends:\n{out}\nits errors end:\n{err}"),
-        )
+        Error::new(error.to_string(), format!("its output ends:\n{out}\nits errors end:\n{err}"))
     }
 }
 

@@ -13,10 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn new(what: impl Into<String>, why: impl ToString) -> Self {
-        Error {
-            what: what.into(),
-            why: why.to_string(),
-        }
+        Error { what: what.into(), why: why.to_string() }
     }
 }
 

@@ -20,21 +20,14 @@ const POLL_EVERY: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// When `bound` has passed.
-pub fn eventually<T>(
-    bound: Duration,
-    what: &str,
-    mut look: impl FnMut() -> Option<T>,
-) -> Result<T> {
+pub fn eventually<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = look() {
             return Ok(value);
         }
         if start.elapsed() >= bound {
-            return Err(Error::new(
-                format!("waiting for {what}"),
-                format!("not within {bound:?}"),
-            ));
+            return Err(Error::new(format!("waiting for {what}"), format!("not within {bound:?}")));
         }
         std::thread::sleep(POLL_EVERY);
     }

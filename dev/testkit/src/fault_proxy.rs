@@ -81,12 +81,8 @@ impl FaultProxy {
             let _in_runtime = runtime.enter();
             reserve_port().doing(|| "finding a port for a fault proxy".into())?
         };
-        let (state, watched) = watch::channel(State {
-            mode: ProxyMode::Pass,
-            target: None,
-            cuts: 0,
-            version: 0,
-        });
+        let (state, watched) =
+            watch::channel(State { mode: ProxyMode::Pass, target: None, cuts: 0, version: 0 });
         let applied = Arc::new(AtomicU64::new(0));
         let thread = std::thread::Builder::new()
             .name(format!("fault-proxy-{}", address.port()))
@@ -98,12 +94,7 @@ impl FaultProxy {
                 }
             })
             .doing(|| "starting a fault proxy's thread".into())?;
-        let proxy = FaultProxy {
-            address,
-            state: Some(state),
-            applied,
-            thread: Some(thread),
-        };
+        let proxy = FaultProxy { address, state: Some(state), applied, thread: Some(thread) };
         proxy.change(|_| ())?;
         Ok(proxy)
     }
@@ -186,9 +177,8 @@ async fn serve(address: SocketAddr, mut state: watch::Receiver<State>, applied: 
         if now.mode == ProxyMode::Refuse {
             listener = None;
         } else if listener.is_none() {
-            listener = listen(address)
-                .inspect_err(|error| eprintln!("fault proxy on {address}: {error}"))
-                .ok();
+            listener =
+                listen(address).inspect_err(|error| eprintln!("fault proxy on {address}: {error}")).ok();
             if listener.is_none() {
                 tokio::time::sleep(REBIND_EVERY).await;
                 continue;
@@ -229,10 +219,7 @@ async fn carry(client: TcpStream, mut state: watch::Receiver<State>) -> Option<(
     }
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
-    tokio::join!(
-        pump(client_reads, server_writes, state.clone()),
-        pump(server_reads, client_writes, state)
-    );
+    tokio::join!(pump(client_reads, server_writes, state.clone()), pump(server_reads, client_writes, state));
     Some(())
 }
 
@@ -265,11 +252,7 @@ where
                 return;
             }
             // An empty chunk is the end of this direction.
-            let written = if chunk.is_empty() {
-                to.shutdown().await
-            } else {
-                to.write_all(&chunk).await
-            };
+            let written = if chunk.is_empty() { to.shutdown().await } else { to.write_all(&chunk).await };
             if chunk.is_empty() || written.is_err() {
                 return;
             }

@@ -43,12 +43,7 @@ pub fn http_get(url: &str) -> Result<HttpResponse> {
 ///
 /// # Errors
 /// When there is no server, or it does not answer within ten seconds, or not in HTTP.
-pub fn http_request(
-    method: &str,
-    url: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Result<HttpResponse> {
+pub fn http_request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<HttpResponse> {
     let url = Url::parse(url).doing(|| "reading a URL".into())?;
     // What follows the path may be a signature: it does not belong into a message.
     let what = || format!("{method} {}{}", url.authority(), url.path());
@@ -56,25 +51,13 @@ pub fn http_request(
     parse(&answer).ok_or_else(|| Error::new(what(), "the answer is not HTTP"))
 }
 
-fn exchange(
-    method: &str,
-    url: &Url,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> std::io::Result<Vec<u8>> {
+fn exchange(method: &str, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(&*url.socket_addrs(|| None)?)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     // HTTP/1.0: the answer ends with the connection and is never chunked.
-    let query = url
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    let mut head = format!(
-        "{method} {}{query} HTTP/1.0\r\nHost: {}\r\n",
-        url.path(),
-        url.authority()
-    );
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut head = format!("{method} {}{query} HTTP/1.0\r\nHost: {}\r\n", url.path(), url.authority());
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -89,15 +72,6 @@ fn exchange(
 fn parse(answer: &[u8]) -> Option<HttpResponse> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head
-        .strip_prefix("HTTP/1.")?
-        .split(' ')
-        .nth(1)?
-        .parse()
-        .ok()?;
-    Some(HttpResponse {
-        status,
-        head,
-        body: answer[end + 4..].to_vec(),
-    })
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    Some(HttpResponse { status, head, body: answer[end + 4..].to_vec() })
 }

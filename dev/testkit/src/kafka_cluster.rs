@@ -59,15 +59,12 @@ impl KafkaCluster {
 
     fn launch(name: &str, proxy: Option<FaultProxy>) -> Result<Self> {
         let service = Service::new("kafka", name);
-        let advertise = proxy
-            .iter()
-            .flat_map(|proxy| ["--advertise".to_owned(), proxy.address().port().to_string()]);
+        let advertise =
+            proxy.iter().flat_map(|proxy| ["--advertise".to_owned(), proxy.address().port().to_string()]);
         let pairs = service.start(&advertise.collect::<Vec<_>>())?;
         if let Some(proxy) = &proxy {
             proxy.forward_to(
-                pair(&pairs, "listen")?
-                    .parse::<SocketAddr>()
-                    .doing(|| "reading Kafka's address".into())?,
+                pair(&pairs, "listen")?.parse::<SocketAddr>().doing(|| "reading Kafka's address".into())?,
             )?;
         }
         Ok(KafkaCluster {
@@ -105,12 +102,9 @@ impl KafkaCluster {
     /// # Errors
     /// When the cluster was started without one.
     pub fn proxy(&self) -> Result<&FaultProxy> {
-        self.proxy.as_ref().ok_or_else(|| {
-            Error::new(
-                "asking a Kafka cluster for its proxy",
-                "it was started without one",
-            )
-        })
+        self.proxy
+            .as_ref()
+            .ok_or_else(|| Error::new("asking a Kafka cluster for its proxy", "it was started without one"))
     }
 
     /// Kills the broker with SIGKILL. Its data stays.
@@ -150,43 +144,30 @@ impl KafkaCluster {
     ///
     /// # Errors
     /// As [`KafkaCluster::create_topic`].
-    pub fn create_topic_with(
-        &self,
-        topic: &str,
-        partitions: i32,
-        settings: &[(&str, &str)],
-    ) -> Result<()> {
+    pub fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
         let what = || format!("making the topic {topic}");
         let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         for (name, value) in settings {
             new = new.set(name, value);
         }
         let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
-        let options = AdminOptions::new()
-            .request_timeout(Some(REQUEST_BOUND))
-            .operation_timeout(Some(REQUEST_BOUND));
+        let options =
+            AdminOptions::new().request_timeout(Some(REQUEST_BOUND)).operation_timeout(Some(REQUEST_BOUND));
         let made = block_on(admin.create_topics([&new], &options)).doing(what)?;
         for topic in made {
             topic.map_err(|(_, code)| Error::new(what(), code))?;
         }
-        eventually(
-            REQUEST_BOUND,
-            &format!("leaders for the topic {topic}"),
-            || {
-                let metadata = admin
-                    .inner()
-                    .fetch_metadata(Some(topic), REQUEST_BOUND)
-                    .ok()?;
-                let led = metadata
-                    .topics()
-                    .first()?
-                    .partitions()
-                    .iter()
-                    .filter(|partition| partition.leader() >= 0)
-                    .count();
-                (i32::try_from(led) == Ok(partitions)).then_some(())
-            },
-        )
+        eventually(REQUEST_BOUND, &format!("leaders for the topic {topic}"), || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), REQUEST_BOUND).ok()?;
+            let led = metadata
+                .topics()
+                .first()?
+                .partitions()
+                .iter()
+                .filter(|partition| partition.leader() >= 0)
+                .count();
+            (i32::try_from(led) == Ok(partitions)).then_some(())
+        })
     }
 
     /// Deletes a topic.
@@ -196,9 +177,8 @@ impl KafkaCluster {
     pub fn delete_topic(&self, topic: &str) -> Result<()> {
         let what = || format!("deleting the topic {topic}");
         let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
-        let options = AdminOptions::new()
-            .request_timeout(Some(REQUEST_BOUND))
-            .operation_timeout(Some(REQUEST_BOUND));
+        let options =
+            AdminOptions::new().request_timeout(Some(REQUEST_BOUND)).operation_timeout(Some(REQUEST_BOUND));
         for deleted in block_on(admin.delete_topics(&[topic], &options)).doing(what)? {
             deleted.map_err(|(_, code)| Error::new(what(), code))?;
         }
@@ -226,19 +206,14 @@ impl KafkaCluster {
         for record in records {
             let record = record.into();
             let mut sent = producer.send(outgoing(topic, &record));
-            while let Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) =
-                sent
-            {
+            while let Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) = sent {
                 producer.poll(Duration::from_millis(100));
                 sent = producer.send(again);
             }
             sent.map_err(|(error, _)| Error::new(what(), error))?;
         }
         producer.flush(2 * REQUEST_BOUND).doing(what)?;
-        producer
-            .context()
-            .first_refusal()
-            .map_or(Ok(()), |error| Err(Error::new(what(), error)))
+        producer.context().first_refusal().map_or(Ok(()), |error| Err(Error::new(what(), error)))
     }
 
     /// Everything that stands in a topic now, partition by partition, in the order of the offsets.
@@ -258,9 +233,7 @@ impl KafkaCluster {
         let mut open: BTreeSet<i32> = self.partitions(&consumer, topic)?.into_iter().collect();
         let mut assignment = TopicPartitionList::new();
         for partition in &open {
-            assignment
-                .add_partition_offset(topic, *partition, Offset::Beginning)
-                .doing(what)?;
+            assignment.add_partition_offset(topic, *partition, Offset::Beginning).doing(what)?;
         }
         consumer.assign(&assignment).doing(what)?;
         let mut read: BTreeMap<i32, Vec<Record>> = BTreeMap::new();
@@ -269,9 +242,7 @@ impl KafkaCluster {
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
-                    read.entry(message.partition())
-                        .or_default()
-                        .push(incoming(&message));
+                    read.entry(message.partition()).or_default().push(incoming(&message));
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
                 Some(Err(error)) if heard.elapsed() > SILENCE_BOUND => {
@@ -295,23 +266,12 @@ impl KafkaCluster {
     ///
     /// # Errors
     /// When the time is up, or as [`KafkaCluster::consume`].
-    pub fn consume_at_least(
-        &self,
-        topic: &str,
-        count: usize,
-        bound: Duration,
-    ) -> Result<Vec<Record>> {
-        eventually(
-            bound,
-            &format!("{count} records in the topic {topic}"),
-            || {
-                let records = self.consume(topic);
-                let enough = records
-                    .as_ref()
-                    .map_or(true, |records| records.len() >= count);
-                enough.then_some(records)
-            },
-        )?
+    pub fn consume_at_least(&self, topic: &str, count: usize, bound: Duration) -> Result<Vec<Record>> {
+        eventually(bound, &format!("{count} records in the topic {topic}"), || {
+            let records = self.consume(topic);
+            let enough = records.as_ref().map_or(true, |records| records.len() >= count);
+            enough.then_some(records)
+        })?
     }
 
     /// The offset after the last record of each partition, in the partitions' order.
@@ -332,9 +292,7 @@ impl KafkaCluster {
 
     fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
         let what = || format!("looking for the topic {topic}");
-        let metadata = consumer
-            .fetch_metadata(Some(topic), REQUEST_BOUND)
-            .doing(what)?;
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST_BOUND).doing(what)?;
         let partitions: BTreeSet<i32> = metadata
             .topics()
             .iter()
@@ -349,9 +307,7 @@ impl KafkaCluster {
 
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.direct)
-            .set("broker.address.family", "v4");
+        config.set("bootstrap.servers", &self.direct).set("broker.address.family", "v4");
         config
     }
 }
@@ -385,15 +341,9 @@ fn outgoing<'a>(topic: &'a str, record: &'a NewRecord) -> BaseRecord<'a, [u8], [
     out.partition = record.partition;
     out.timestamp = record.timestamp_ms;
     if !record.headers.is_empty() {
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            });
+        let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
         out.headers = Some(headers);
     }
     out
@@ -408,12 +358,7 @@ fn incoming(message: &impl Message) -> Record {
         key: message.key().map(<[u8]>::to_vec),
         payload: message.payload().map(<[u8]>::to_vec),
         headers: headers
-            .map(|header| {
-                (
-                    header.key.to_owned(),
-                    header.value.unwrap_or_default().to_vec(),
-                )
-            })
+            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
             .collect(),
     }
 }

@@ -41,10 +41,7 @@ impl NewRecord {
     /// A record with a key and no payload: what deletes the key from a compacted topic.
     #[must_use]
     pub fn tombstone(key: impl Into<Vec<u8>>) -> Self {
-        NewRecord {
-            key: Some(key.into()),
-            ..Self::default()
-        }
+        NewRecord { key: Some(key.into()), ..Self::default() }
     }
 }
 
@@ -61,11 +58,7 @@ from_payload!(&str, String, &[u8], Vec<u8>);
 
 impl<K: Into<Vec<u8>>, P: Into<Vec<u8>>> From<(K, P)> for NewRecord {
     fn from((key, payload): (K, P)) -> Self {
-        NewRecord {
-            key: Some(key.into()),
-            payload: Some(payload.into()),
-            ..NewRecord::default()
-        }
+        NewRecord { key: Some(key.into()), payload: Some(payload.into()), ..NewRecord::default() }
     }
 }
 
@@ -96,9 +89,6 @@ impl Record {
     /// The value of the first header of that name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
     }
 }

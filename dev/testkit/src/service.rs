@@ -24,28 +24,19 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(script: &'static str, name: &str) -> Self {
         let n = STARTED.fetch_add(1, Ordering::Relaxed);
-        Service {
-            script,
-            name: format!("{name}-{n}"),
-        }
+        Service { script, name: format!("{name}-{n}") }
     }
 
     /// Starts it, or starts it again with its data and ports, and gives the `key=value` pairs that the script printed.
     pub(crate) fn start(&self, more: &[String]) -> Result<HashMap<String, String>> {
         let line = self.run("start", more)?;
-        let pairs = line
-            .split_whitespace()
-            .filter_map(|pair| pair.split_once('='));
-        Ok(pairs
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect())
+        let pairs = line.split_whitespace().filter_map(|pair| pair.split_once('='));
+        Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
     /// Runs one of the script's commands for this service and gives what it printed.
     pub(crate) fn run(&self, command: &str, more: &[String]) -> Result<String> {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("..")
-            .join(self.script);
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(self.script);
         let output = Command::new(&script)
             .arg(command)
             .arg(&self.name)
@@ -72,12 +63,10 @@ impl Drop for Service {
 
 /// The pairs' value for `key`, which the script always prints.
 pub(crate) fn pair(pairs: &HashMap<String, String>, key: &str) -> Result<String> {
-    pairs.get(key).cloned().ok_or_else(|| {
-        Error::new(
-            "reading what the script printed",
-            format!("no {key} in {pairs:?}"),
-        )
-    })
+    pairs
+        .get(key)
+        .cloned()
+        .ok_or_else(|| Error::new("reading what the script printed", format!("no {key} in {pairs:?}")))
 }
 
 /// Where this process's services lie: below `THALWEG_RUN` if that is given, so that a caller can look after them.

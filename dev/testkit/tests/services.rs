@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     time::{Duration, Instant},
 };
@@ -13,8 +13,8 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 use thalweg_testkit::{
-    Azurite, ChildProcess, FaultProxy, KafkaCluster, NewRecord, ProxyMode, Result, eventually,
-    http_get, http_request,
+    Azurite, ChildProcess, FaultProxy, KafkaCluster, NewRecord, ProxyMode, Result, eventually, http_get,
+    http_request,
 };
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -26,28 +26,16 @@ fn kafka_gives_back_what_was_written() -> Result<()> {
     kafka.produce(
         "round-trip",
         [
-            NewRecord::from(("k", "first"))
-                .partition(1)
-                .timestamp_ms(1_357_034_400_000)
-                .header("id", "7"),
+            NewRecord::from(("k", "first")).partition(1).timestamp_ms(1_357_034_400_000).header("id", "7"),
             NewRecord::from("second").partition(1),
             NewRecord::tombstone("k").partition(0),
         ],
     )?;
 
     let records = kafka.consume("round-trip")?;
-    let seen: Vec<_> = records
-        .iter()
-        .map(|record| (record.partition, record.offset, record.text()))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (0, 0, String::new()),
-            (1, 0, "first".into()),
-            (1, 1, "second".into())
-        ]
-    );
+    let seen: Vec<_> =
+        records.iter().map(|record| (record.partition, record.offset, record.text())).collect();
+    assert_eq!(seen, [(0, 0, String::new()), (1, 0, "first".into()), (1, 1, "second".into())]);
     assert_eq!(records[0].payload, None);
     assert_eq!(records[1].key.as_deref(), Some(&b"k"[..]));
     assert_eq!(records[1].timestamp_ms, Some(1_357_034_400_000));
@@ -70,10 +58,7 @@ fn kafka_shared_by_name_is_one_and_topics_are_not_made_by_asking() -> Result<()>
 fn kafka_killed_and_started_again_keeps_its_data_and_its_address() -> Result<()> {
     let kafka = KafkaCluster::start("killed")?;
     kafka.create_topic("kept", 4)?;
-    kafka.produce(
-        "kept",
-        (0..1_000).map(|n| (format!("k{n}"), format!("v{n}"))),
-    )?;
+    kafka.produce("kept", (0..1_000).map(|n| (format!("k{n}"), format!("v{n}"))))?;
     let before = kafka.consume("kept")?;
     assert_eq!(before.len(), 1_000);
 
@@ -108,9 +93,7 @@ fn kafka_behind_a_proxy_goes_silent_and_comes_back() -> Result<()> {
     kafka.produce("t", ["b"])?;
 
     kafka.proxy()?.set(ProxyMode::Pass)?;
-    let high = eventually(BOUND, "an answer after the outage", || {
-        asks(Duration::from_secs(2)).ok()
-    })?;
+    let high = eventually(BOUND, "an answer after the outage", || asks(Duration::from_secs(2)).ok())?;
     assert_eq!(high, 2);
     Ok(())
 }
@@ -121,46 +104,31 @@ fn azurite_takes_and_gives_a_blob_through_the_signature() -> Result<()> {
     azurite.create_container("round-trip")?;
     azurite.create_container("round-trip")?;
     let blob = azurite.account_sas_url("round-trip/dir/blob")?;
-    let headers = [
-        ("x-ms-blob-type", "BlockBlob"),
-        ("x-ms-version", "2023-11-03"),
-    ];
-    assert_eq!(
-        http_request("PUT", &blob, &headers, b"a blob's bytes")?.status,
-        201
-    );
+    let headers = [("x-ms-blob-type", "BlockBlob"), ("x-ms-version", "2023-11-03")];
+    assert_eq!(http_request("PUT", &blob, &headers, b"a blob's bytes")?.status, 201);
     let only_if_absent = [headers[0], headers[1], ("If-None-Match", "*")];
-    assert_eq!(
-        http_request("PUT", &blob, &only_if_absent, b"other bytes")?.status,
-        409
-    );
+    assert_eq!(http_request("PUT", &blob, &only_if_absent, b"other bytes")?.status, 409);
 
     let answer = http_get(&blob)?;
-    assert_eq!(
-        (answer.status, answer.text().as_str()),
-        (200, "a blob's bytes")
-    );
+    assert_eq!((answer.status, answer.text().as_str()), (200, "a blob's bytes"));
     let forged = blob.replace("sig=", "sig=A");
     assert_eq!(http_get(&forged)?.status, 403);
-    assert_eq!(
-        http_get(blob.split('?').next().unwrap_or_default())?.status,
-        404
-    );
+    assert_eq!(http_get(blob.split('?').next().unwrap_or_default())?.status, 403);
     Ok(())
 }
 
 /// A server that sends back what it hears, for as long as the process lives.
-fn echo_server() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
+fn echo_server() -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let mut answers = stream.try_clone().expect("its other half");
-            std::thread::spawn(move || std::io::copy(&mut stream, &mut answers));
+            let stream = stream?;
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
         }
+        std::io::Result::Ok(())
     });
-    address
+    Ok(address)
 }
 
 fn says(stream: &mut TcpStream, bound: Duration) -> std::io::Result<Duration> {
@@ -174,7 +142,7 @@ fn says(stream: &mut TcpStream, bound: Duration) -> std::io::Result<Duration> {
 #[test]
 fn proxy_passes_delays_holds_back_refuses_and_cuts() -> Result<()> {
     let proxy = FaultProxy::start()?;
-    proxy.forward_to(echo_server())?;
+    proxy.forward_to(echo_server().expect("an echo server"))?;
     let connect = || TcpStream::connect(proxy.address());
     let mut stream = connect().expect("a connection");
     says(&mut stream, BOUND).expect("an echo");
@@ -190,9 +158,7 @@ fn proxy_passes_delays_holds_back_refuses_and_cuts() -> Result<()> {
     proxy.set(ProxyMode::Pass)?;
     for stream in [&mut stream, &mut opened_in_the_dark] {
         stream.set_read_timeout(Some(BOUND)).expect("a time-out");
-        stream
-            .read_exact(&mut [0; 5])
-            .expect("what was said in the dark");
+        stream.read_exact(&mut [0; 5]).expect("what was said in the dark");
         says(stream, BOUND).expect("an echo");
     }
 
@@ -203,10 +169,7 @@ fn proxy_passes_delays_holds_back_refuses_and_cuts() -> Result<()> {
 
     proxy.set(ProxyMode::Refuse)?;
     assert!(says(&mut stream, BOUND).is_err());
-    assert_eq!(
-        connect().expect_err("a refusal").kind(),
-        std::io::ErrorKind::ConnectionRefused
-    );
+    assert_eq!(connect().expect_err("a refusal").kind(), std::io::ErrorKind::ConnectionRefused);
     proxy.set(ProxyMode::Pass)?;
     says(&mut connect().expect("a connection"), BOUND).expect("an echo");
     Ok(())
@@ -222,24 +185,17 @@ fn shell(script: &str) -> Command {
 fn child_is_heard_waited_for_and_killed() -> Result<()> {
     let mut child = ChildProcess::spawn(shell("echo out; echo err >&2; exit 3"))?;
     assert_eq!(child.wait(BOUND)?.code(), Some(3));
-    assert_eq!(
-        (child.stdout().as_str(), child.stderr().as_str()),
-        ("out\n", "err\n")
-    );
+    assert_eq!((child.stdout().as_str(), child.stderr().as_str()), ("out\n", "err\n"));
     assert!(child.terminate().is_err());
 
     let mut child = ChildProcess::spawn(shell("echo ready; exec sleep 60"))?;
     child.wait_for_output("ready", BOUND)?;
-    let error = child
-        .wait(Duration::from_millis(50))
-        .expect_err("it sleeps")
-        .to_string();
+    let error = child.wait(Duration::from_millis(50)).expect_err("it sleeps").to_string();
     assert!(error.contains("ready"), "{error}");
     assert_eq!(child.kill9()?.code(), None);
 
-    let mut child = ChildProcess::spawn(shell(
-        "trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done",
-    ))?;
+    let mut child =
+        ChildProcess::spawn(shell("trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done"))?;
     child.wait_for_output("ready", BOUND)?;
     child.terminate()?;
     assert_eq!(child.wait(BOUND)?.code(), Some(4));
