@@ -138,14 +138,16 @@ impl JobLog {
     }
 
     fn append(&mut self, event: LogEvent) -> Result<()> {
-        self.append_entry(event)?;
+        self.check_fence()?;
+        // Before the event, not after it: so nothing lies between an entry that stands and the
+        // caller who is told so.
         if self.view.next_slot() - self.oldest > COMPACT_AFTER_ENTRIES {
-            // The event stands whatever becomes of the compaction, which is tried again next time.
+            // One that fails is tried again next time; the event shows whether it was a fence.
             if let Err(error) = self.compact() {
                 tracing::warn!(job = self.layout.job_path(), %error, "cannot compact the log");
             }
         }
-        Ok(())
+        self.append_entry(event)
     }
 
     fn append_entry(&mut self, event: LogEvent) -> Result<()> {
