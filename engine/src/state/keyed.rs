@@ -344,6 +344,16 @@ impl KeyedState {
         self.write_cold(excess + share, false)
     }
 
+    #[cfg(test)]
+    pub(super) fn flush_waits(&self) -> Counter {
+        self.flush_waits.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn stop_waiting(&mut self) {
+        self.core.waits_for_flush = false;
+    }
+
     fn helper_writes(&self) -> bool {
         self.core.frozen.iter().any(|layer| layer.stage().is_open())
     }

@@ -21,6 +21,8 @@ mod map_store;
 mod map_unit;
 mod memory_plan;
 mod op_sink;
+#[cfg(feature = "rocksdb")]
+mod parallel;
 mod restored;
 #[cfg(feature = "rocksdb")]
 mod rocks_backend;

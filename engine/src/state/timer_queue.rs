@@ -54,6 +54,11 @@ impl TimerQueue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn head_bytes(&self) -> usize {
+        self.head_bytes
+    }
+
     fn reaches(&self, position: &Position) -> bool {
         match &self.reach {
             Reach::Nothing => false,
