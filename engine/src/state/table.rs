@@ -154,12 +154,18 @@ impl<U: Unit> Table<U> {
     }
 
     /// The newest frozen unit of the key.
-    pub(super) fn frozen_unit(&self, key: &CurrentKey) -> Option<&U> {
-        self.frozen_units(key).next().map(|(_, unit)| unit)
+    pub(super) fn frozen_unit<'a>(&'a self, key: &CurrentKey) -> Option<&'a U> {
+        self.frozen.iter().rev().find_map(|part| {
+            let position = part.layer.find(key.hash(), key.bytes())?;
+            Some(&part.layer.slot(position).unit)
+        })
     }
 
     /// The frozen units of the key with their epochs, newest first.
-    pub(super) fn frozen_units<'a>(&'a self, key: &'a CurrentKey) -> impl Iterator<Item = (Epoch, &'a U)> {
+    pub(super) fn frozen_units<'a>(
+        &'a self,
+        key: &'a CurrentKey,
+    ) -> impl Iterator<Item = (Epoch, &'a U)> + use<'a, U> {
         self.frozen.iter().rev().filter_map(|part| {
             let position = part.layer.find(key.hash(), key.bytes())?;
             Some((part.epoch, &part.layer.slot(position).unit))

@@ -68,7 +68,7 @@ fn aborted_checkpoints_lose_nothing_whenever_they_break_off() {
         let mut keyed = site.open(&[]);
         let count = keyed.value::<u64>("count").unwrap();
         let list = keyed.list::<u64>("list").unwrap();
-        let mut set = |keyed: &mut KeyedState, range: std::ops::Range<u64>, round: u64| {
+        let set = |keyed: &mut KeyedState, range: std::ops::Range<u64>, round: u64| {
             for key in range {
                 at(keyed, key);
                 count.set(keyed, key + round).unwrap();
