@@ -132,7 +132,7 @@ mod tests {
         meta.add("rows", StateKind::Map).unwrap();
         let bytes = meta.to_bytes(3, 128).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "");
+        assert_eq!(hex, "0102fc6cb07bcf04726f777302fc68a04b36047365656e000380");
     }
 
     #[test]
