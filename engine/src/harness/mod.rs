@@ -19,3 +19,6 @@ pub use build::HarnessBuilder;
 pub use input::HarnessInput;
 pub use operator_harness::{Emitted, OperatorHarness};
 pub use snapshot::{HarnessSnapshot, PendingSnapshot};
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use thalweg_engine::Result;
 use thalweg_engine::metrics::MetricGroup;
 use thalweg_engine::operator::SubtaskInfo;
 use thalweg_engine::record::{Record, Timestamp};
-use thalweg_engine::state::{KeyedState, ListState, MapState, StateValue, ValueState};
+use thalweg_engine::state::{KeyedState, ListState, MapKey, MapState, StateValue, ValueState};
 use thalweg_engine::time::{Micros, Watermark};
 
 use crate::typed::{Out, SideOutput};
@@ -65,7 +65,7 @@ impl ProcessOpen<'_> {
     /// As [`ProcessOpen::value`].
     pub fn map<K, V>(&mut self, name: &str) -> Result<MapState<K, V>>
     where
-        K: StateValue + Ord,
+        K: MapKey,
         V: StateValue,
     {
         self.state.map(name)
