@@ -50,7 +50,7 @@ mod varint;
 mod tests;
 
 pub use codec::Codec;
-pub use key_group::{KeyGroup, KeyGroupRange};
+pub use key_group::{KeyGroup, KeyGroupRange, MAX_PARALLELISM_LIMIT};
 pub use keyed::{KeyedState, KeyedStateSpec};
 pub use list::ListState;
 pub use map::MapState;
