@@ -322,23 +322,15 @@ impl<'a> Scanner<'a> {
 }
 
 /// Where a run of plain string bytes ends: at a quote, a backslash, a control character, or the
-/// end of the text. Eight bytes at a time; the lowest marked byte is exact, as a borrow only ever
-/// marks bytes above a true one.
+/// end of the text.
 #[inline]
 fn string_stop(bytes: &[u8], from: usize) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES << 7;
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
     let mut at = from;
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*chunk);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let marks = quote | backslash | below(word, 0x20);
-        if marks != 0 {
-            return at + marks.trailing_zeros() as usize / 8;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<STEP>()) {
+        if let Some(found) = stop_in_step(chunk) {
+            return at + found;
         }
-        at += 8;
+        at += STEP;
     }
     while let Some(byte) = bytes.get(at) {
         if matches!(byte, b'"' | b'\\' | 0..=0x1f) {
@@ -347,6 +339,45 @@ fn string_stop(bytes: &[u8], from: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Bytes that are looked at together: one SSE2 register, which every x86-64 has.
+#[cfg(target_arch = "x86_64")]
+const STEP: usize = 16;
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn stop_in_step(chunk: &[u8; STEP]) -> Option<usize> {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+    };
+    // SAFETY: SSE2 is part of x86-64; the load takes 16 bytes at any alignment, and there are 16.
+    let marks = unsafe {
+        let text = _mm_loadu_si128(chunk.as_ptr().cast());
+        let quote = _mm_cmpeq_epi8(text, _mm_set1_epi8(b'"' as i8));
+        let backslash = _mm_cmpeq_epi8(text, _mm_set1_epi8(b'\\' as i8));
+        let control = _mm_cmpeq_epi8(_mm_min_epu8(text, _mm_set1_epi8(0x1f)), text);
+        _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, backslash), control))
+    };
+    (marks != 0).then(|| marks.trailing_zeros() as usize)
+}
+
+/// Bytes that are looked at together: one word.
+#[cfg(not(target_arch = "x86_64"))]
+const STEP: usize = 8;
+
+/// The lowest marked byte is exact, as a borrow only ever marks bytes above a true one.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn stop_in_step(chunk: &[u8; STEP]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
+    let word = u64::from_le_bytes(*chunk);
+    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+    let marks = quote | backslash | below(word, 0x20);
+    (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]
