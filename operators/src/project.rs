@@ -125,7 +125,9 @@ impl OperatorFactory for Project {
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
-        self.check_names()?;
+        if self.declared.is_none() {
+            self.check_names()?;
+        }
         let input = single_input(inputs)?;
         let plan = self.plan(&input.schema)?;
         let mode = match &input.mode {

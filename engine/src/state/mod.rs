@@ -11,7 +11,7 @@ mod keyed;
 mod restored;
 mod store;
 
-pub use key_group::{KeyGroup, KeyGroupRange};
+pub use key_group::{KeyGroup, KeyGroupRange, MAX_PARALLELISM_LIMIT};
 pub use keyed::{KeyedState, KeyedStateSpec};
 pub use restored::RestoredState;
 pub use store::{Family, KvOp, KvSnapshotter, KvStore, StateBackend, StoreSite};
