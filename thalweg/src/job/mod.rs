@@ -6,6 +6,7 @@
 //! Nothing here touches the world beyond reading files that the job names.
 
 mod build;
+mod build_format;
 mod build_sink;
 mod build_source;
 mod build_step;

@@ -1,11 +1,17 @@
 //! Reads `kind: generator`.
 
-use crate::config::{Checker, Entry, Node, Place, Placed, Table, Value};
+use thalweg_connectors::generator::{Generate, KeyDistribution};
+use thalweg_operators::expression::did_you_mean;
 
-use super::spec::{GeneratorColumn, GeneratorSpec};
+use crate::config::{Checker, Entry, Node, Place, Table, Value};
 
-const EXPECTED: &str =
-    "`sequence`, `{sequence: {start, step}}`, `{uniform: {min, max}}`, `{one_of: [a, b]}` or `{time: {start, step}}`";
+use super::spec::GeneratorSpec;
+
+const KINDS: [&str; 9] =
+    ["sequence", "random", "integer", "float", "key", "text_key", "text", "one_of", "time"];
+const ANY: std::ops::RangeInclusive<i64> = i64::MIN..=i64::MAX;
+/// Longest generated text, in bytes.
+const TEXT_BYTES_MAX: i64 = 1 << 20;
 
 /// Reads a generator.
 pub(super) fn read_generator(table: &Table<'_>) -> Option<GeneratorSpec> {
@@ -26,79 +32,125 @@ pub(super) fn read_generator(table: &Table<'_>) -> Option<GeneratorSpec> {
             if entry.key.starts_with("__") {
                 checker.mistake(&place, "names of columns must not begin with `__`: those are the engine's");
             }
-            Some((Placed { value: entry.key.clone(), place }, read_column(checker, &entry.value)?))
+            Some((entry.key.clone(), read_column(checker, &entry.value)?))
         })
         .collect();
     let columns = read.into_iter().collect::<Option<Vec<_>>>()?;
     Some(GeneratorSpec { rows, rows_per_second, seed, columns })
 }
 
-fn read_column(checker: &Checker<'_>, node: &Node) -> Option<GeneratorColumn> {
+/// `sequence`, or `{integer: {min: 0, max: 9}}`.
+fn read_column(checker: &Checker<'_>, node: &Node) -> Option<Generate> {
     match &node.value {
         Value::Text { .. } => {
-            checker.choice(node, &[("sequence", GeneratorColumn::Sequence { start: 0, step: 1 })])
+            checker.choice(node, &[("sequence", Generate::Sequence { start: 0 }), ("random", Generate::Random)])
         }
         Value::Table(entries) => match entries.as_slice() {
             [Entry { key, value, .. }] => read_kind(checker, node, key, value),
             _ => {
-                checker.mistake_at(node, format!("expected one of {EXPECTED}"));
+                let kinds = KINDS.join(", ");
+                checker.mistake_at(node, format!("expected one kind of column with its settings: {kinds}"));
                 None
             }
         },
         _ => {
-            checker.mistake_at(node, format!("expected {EXPECTED}, found {}", node.kind()));
+            checker.mistake_at(node, format!("expected a kind of column, found {}", node.kind()));
             None
         }
     }
 }
 
-fn read_kind(checker: &Checker<'_>, node: &Node, key: &str, value: &Node) -> Option<GeneratorColumn> {
-    match key {
-        "sequence" => {
-            let table = checker.table(value)?;
-            let start = table.integer("start", i64::MIN..=i64::MAX).unwrap_or(0);
-            let step = table.integer("step", i64::MIN..=i64::MAX).unwrap_or(1);
-            table.finish();
-            Some(GeneratorColumn::Sequence { start, step })
+fn read_kind(checker: &Checker<'_>, node: &Node, kind: &str, value: &Node) -> Option<Generate> {
+    if kind == "one_of" {
+        let items = checker.list(value)?;
+        if items.is_empty() {
+            checker.mistake_at(value, "expected at least one value");
+            return None;
         }
-        "uniform" => {
-            let table = checker.table(value)?;
-            let min = table.integer("min", i64::MIN..=i64::MAX).unwrap_or(0);
-            let max = table.required("max", "the greatest value")?;
-            let max = checker.integer(max, i64::MIN..=i64::MAX);
-            table.finish();
-            let max = max?;
-            if max < min {
-                checker.mistake_at(value, format!("`max` must not be less than `min`, which is {min}"));
-                return None;
-            }
-            Some(GeneratorColumn::Uniform { min, max })
+        let texts: Vec<_> = items.iter().map(|item| checker.text(item, "a value")).collect();
+        return Some(Generate::OneOf(texts.into_iter().collect::<Option<_>>()?));
+    }
+    if !KINDS.contains(&kind) {
+        let hint = match did_you_mean(kind, KINDS) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("expected one of {}", KINDS.join(", ")),
+        };
+        checker.mistake_at(node, format!("unknown kind of column `{kind}`; {hint}"));
+        return None;
+    }
+    let table = checker.table(value)?;
+    let generate = read_settings(&table, kind);
+    table.finish();
+    generate
+}
+
+fn read_settings(table: &Table<'_>, kind: &str) -> Option<Generate> {
+    let checker = table.checker();
+    let unsigned = |key: &str, first: i64| table.integer(key, first..=i64::MAX).map(|number| number as u64);
+    match kind {
+        "sequence" => Some(Generate::Sequence { start: unsigned("start", 0).unwrap_or(0) }),
+        "random" => Some(Generate::Random),
+        "integer" => {
+            let min = table.integer("min", ANY).unwrap_or(0);
+            let max = table.required("max", "the greatest value").and_then(|node| checker.integer(node, ANY))?;
+            below(table, min <= max, "`min` is above `max`")?;
+            Some(Generate::Integer { min, max })
         }
-        "one_of" => {
-            let items = checker.list(value)?;
-            if items.is_empty() {
-                checker.mistake_at(value, "expected at least one value");
-                return None;
-            }
-            let texts: Vec<_> = items.iter().map(|item| checker.text(item, "a value")).collect();
-            Some(GeneratorColumn::OneOf(texts.into_iter().collect::<Option<_>>()?))
+        "float" => {
+            let number = |node| checker.parsed(node, "a number", parse_float);
+            let min = table.optional("min").map_or(Some(0.0), number);
+            let max = table.required("max", "what all values are below").and_then(number)?;
+            let min = min?;
+            below(table, min < max, "`min` must be below `max`")?;
+            Some(Generate::Float { min, max })
         }
-        "time" => {
-            let table = checker.table(value)?;
-            let start = table.required("start", "a time such as `2024-01-31T00:00:00Z`")?;
-            let start = checker.parsed(start, "a time", |text| {
-                chrono::DateTime::parse_from_rfc3339(text)
-                    .map(|time| time.timestamp_micros())
-                    .map_err(|_| "expected a time such as `2024-01-31T00:00:00Z`".to_string())
-            });
-            let step = table.required("step", "how far the next row is, such as `10ms`")?;
-            let step = checker.duration(step);
-            table.finish();
-            Some(GeneratorColumn::Time { start: start?, step: step? })
+        "key" | "text_key" => {
+            let cardinality = table
+                .required("cardinality", "how many keys there are")
+                .and_then(|node| checker.integer(node, 1..=i64::MAX));
+            let zipf = table.optional("zipf").map(|node| checker.parsed(node, "an exponent", parse_float));
+            let prefix = if kind == "text_key" { table.text("prefix", "a prefix") } else { None };
+            let distribution = match zipf {
+                None => KeyDistribution::Uniform,
+                Some(exponent) => KeyDistribution::Zipf { exponent: exponent? },
+            };
+            let cardinality = cardinality? as u64;
+            Some(match kind {
+                "key" => Generate::Key { cardinality, distribution },
+                _ => Generate::TextKey { prefix: prefix.unwrap_or_default(), cardinality, distribution },
+            })
+        }
+        "text" => {
+            let min = table.integer("min_bytes", 0..=TEXT_BYTES_MAX).unwrap_or(0);
+            let max = table
+                .required("max_bytes", "the greatest length")
+                .and_then(|node| checker.integer(node, 0..=TEXT_BYTES_MAX))?;
+            below(table, min <= max, "`min_bytes` is above `max_bytes`")?;
+            Some(Generate::Text { min_bytes: min as usize, max_bytes: max as usize })
         }
         _ => {
-            checker.mistake_at(node, format!("unknown kind of column `{key}`; expected {EXPECTED}"));
-            None
+            let expected = "a time such as `2024-01-31T00:00:00Z`";
+            let start = table.required("start", expected).and_then(|node| {
+                checker.parsed(node, expected, |text| {
+                    let time = chrono::DateTime::parse_from_rfc3339(text);
+                    time.map(|time| time.timestamp_micros()).map_err(|_| format!("expected {expected}"))
+                })
+            });
+            let step = table.required("step", "how much later the next row is, such as `10ms`");
+            let step = step.and_then(|node| checker.duration(node));
+            let jitter = table.duration("jitter").unwrap_or(0);
+            Some(Generate::Time { start: start?, step: step?, jitter })
         }
     }
+}
+
+fn below(table: &Table<'_>, good: bool, message: &str) -> Option<()> {
+    if !good {
+        table.checker().mistake(&table.place(), message);
+    }
+    good.then_some(())
+}
+
+fn parse_float(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| "expected a number".to_string())
 }

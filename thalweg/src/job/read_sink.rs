@@ -38,10 +38,7 @@ pub(super) fn read_sink(table: &Table<'_>) -> Option<SinkSpec> {
     };
     let inputs = read_inputs(table, false);
     let kind = match kind {
-        Kind::Print => {
-            let rows_max = table.integer("rows_max", 0..=i64::MAX).map(|number| number as u64);
-            read_format(table, FormatUse::Lines).map(|format| SinkKind::Print { format, rows_max })
-        }
+        Kind::Print => Some(SinkKind::Print { prefix: table.text("prefix", "what stands before each line") }),
         Kind::Blackhole => Some(SinkKind::Blackhole),
         Kind::File => {
             let path = table.required("path", "a directory").and_then(|node| read_path(checker, node));
@@ -82,7 +79,12 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
     Some(PrismSinkSpec { topic: topic?, endpoint: endpoint?, token, format: format?, key, exactly_once })
 }
 
-fn read_key(table: &Table<'_>) -> Option<Placed<String>> {
-    let node = table.optional("key")?;
-    Some(Placed { value: table.checker().name(node, "the name of a column")?, place: Place::from(node) })
+/// `key: column` or `key: [column, column]`.
+fn read_key(table: &Table<'_>) -> Vec<Placed<String>> {
+    let checker = table.checker();
+    let items = table.optional("key").and_then(|node| checker.list(node)).unwrap_or_default();
+    let column = |node| {
+        Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
+    };
+    items.iter().filter_map(column).collect()
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Node, Place, Placed, Secret, Table, Value};
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
+
+use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
 
 use super::data_type::parse_type;
 use super::read::{placed_text, read_path};
@@ -136,21 +138,30 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
         table.missing("topology", "a topology file, here or at the top of the job");
     }
     let format = read_format(table, FormatUse::Messages);
-    let start = start_position(table, "start");
+    let start = table.optional("start").map_or(Some(Start::Earliest), |node| read_start(checker, node));
     let start_by_cluster = table
         .optional("start_by_cluster")
         .and_then(|node| checker.table(node))
         .map(|clusters| {
-            let positions = clusters.entries().iter().filter_map(|entry| {
-                Some((entry.key.clone(), checked_start(table, &entry.value)?))
-            });
-            positions.collect::<Vec<_>>()
+            let positions = clusters.entries().iter();
+            positions
+                .filter_map(|entry| Some((entry.key.clone(), read_start(checker, &entry.value)?)))
+                .collect::<Vec<_>>()
         })
         .unwrap_or_default();
     let until_latest = table.choice("until", &[("latest", true), ("forever", false)]).unwrap_or(false);
     let holds = table.choice("on_outage", &[("advance", false), ("hold", true)]).unwrap_or(false);
+    let on_offset_gone = table.choice(
+        "on_offset_gone",
+        &[
+            ("fail", OnOffsetGone::Fail),
+            ("earliest", OnOffsetGone::Earliest),
+            ("latest", OnOffsetGone::Latest),
+        ],
+    );
+    let metadata = read_metadata(table);
     let discovery_interval = table.duration("discovery_interval");
-    let settings = read_settings(table);
+    let queue_bytes = table.bytes("queue");
     Some(KafkaSourceSpec {
         topic: topic?,
         topology: topology?,
@@ -160,8 +171,37 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
         until_latest,
         holds_on_outage: holds,
         discovery_interval,
-        settings,
+        on_offset_gone: on_offset_gone.unwrap_or_default(),
+        metadata,
+        queue_bytes,
     })
+}
+
+/// `metadata: [key, timestamp, header: name]`.
+fn read_metadata(table: &Table<'_>) -> Vec<MetadataColumn> {
+    let checker = table.checker();
+    let items = table.optional("metadata").and_then(|node| checker.list(node)).unwrap_or_default();
+    let words = [
+        ("key", MetadataColumn::Key),
+        ("timestamp", MetadataColumn::Timestamp),
+        ("cluster", MetadataColumn::Cluster),
+        ("topic", MetadataColumn::Topic),
+        ("partition", MetadataColumn::Partition),
+        ("offset", MetadataColumn::Offset),
+    ];
+    let column = |node: &Node| match &node.value {
+        Value::Table(entries) => match entries.as_slice() {
+            [entry] if entry.key == "header" => {
+                checker.name(&entry.value, "a header's name").map(MetadataColumn::Header)
+            }
+            _ => {
+                checker.mistake_at(node, "expected `header: name`");
+                None
+            }
+        },
+        _ => checker.choice(node, &words),
+    };
+    items.iter().filter_map(column).collect()
 }
 
 /// What goes to librdkafka as it is. Nobody knows which of them are secret: all are kept hidden.
@@ -174,21 +214,16 @@ pub(super) fn read_settings(table: &Table<'_>) -> Vec<(String, Secret)> {
     settings.filter_map(|entry| Some((entry.key.clone(), checker.secret(&entry.value)?))).collect()
 }
 
-fn start_position(table: &Table<'_>, key: &str) -> Option<Placed<String>> {
-    match table.optional(key) {
-        Some(node) => checked_start(table, node),
-        None => Some(Placed { value: "earliest".to_string(), place: table.place() }),
-    }
-}
-
 /// `earliest`, `latest`, or a time.
-fn checked_start(table: &Table<'_>, node: &Node) -> Option<Placed<String>> {
-    let expected = "expected `earliest`, `latest` or a time such as `2024-01-31T00:00:00Z`";
-    let value = table.checker().parsed(node, expected.trim_start_matches("expected "), |text| {
-        let is_time = chrono::DateTime::parse_from_rfc3339(text).is_ok();
-        if is_time || matches!(text, "earliest" | "latest") { Ok(text.to_string()) } else { Err(expected.into()) }
-    })?;
-    Some(Placed { value, place: Place::from(node) })
+fn read_start(checker: &Checker<'_>, node: &Node) -> Option<Start> {
+    let expected = "`earliest`, `latest` or a time such as `2024-01-31T00:00:00Z`";
+    checker.parsed(node, expected, |text| match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        _ => chrono::DateTime::parse_from_rfc3339(text)
+            .map(|time| Start::Timestamp(time.timestamp_millis()))
+            .map_err(|_| format!("expected {expected}")),
+    })
 }
 
 fn read_file(table: &Table<'_>) -> Option<FileSourceSpec> {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
+use thalweg_connectors::generator::Generate;
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
 
 use crate::config::{Place, Placed, Secret};
 
@@ -134,9 +136,14 @@ pub struct ColumnSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormatSpec {
     /// One JSON object a record or line.
-    Json,
+    Json {
+        /// The unit of times that are written as whole numbers.
+        epoch_unit: Option<TimeUnit>,
+    },
     /// Separated values.
     Csv {
+        /// The unit of times that are written as whole numbers.
+        epoch_unit: Option<TimeUnit>,
         /// Between two values.
         delimiter: u8,
         /// Whether the first line of a file names the columns.
@@ -208,17 +215,21 @@ pub struct KafkaSourceSpec {
     /// How records are decoded.
     pub format: FormatSpec,
     /// Where reading begins.
-    pub start: Placed<String>,
+    pub start: Start,
     /// Where reading begins on clusters that differ.
-    pub start_by_cluster: Vec<(String, Placed<String>)>,
+    pub start_by_cluster: Vec<(String, Start)>,
     /// Whether reading ends at what is there when the job starts.
     pub until_latest: bool,
     /// Whether the watermark waits for a cluster that is away.
     pub holds_on_outage: bool,
-    /// How often the topology is looked at, in microseconds.
+    /// How often each cluster is looked at, in microseconds.
     pub discovery_interval: Option<i64>,
-    /// What else goes to librdkafka.
-    pub settings: Vec<(String, Secret)>,
+    /// What to do when the offset to read next is gone.
+    pub on_offset_gone: OnOffsetGone,
+    /// Columns about the records, behind the schema's.
+    pub metadata: Vec<MetadataColumn>,
+    /// Bytes that librdkafka may hold for one task.
+    pub queue_bytes: Option<u64>,
 }
 
 /// `kind: file` as a source.
@@ -240,35 +251,7 @@ pub struct GeneratorSpec {
     /// The seed of what is random in it.
     pub seed: u64,
     /// The columns and how each is made.
-    pub columns: Vec<(Placed<String>, GeneratorColumn)>,
-}
-
-/// How a generated column is made.
-#[derive(Clone, Debug, PartialEq)]
-pub enum GeneratorColumn {
-    /// `start, start + step, ...`
-    Sequence {
-        /// The first value.
-        start: i64,
-        /// From one to the next.
-        step: i64,
-    },
-    /// Whole numbers from `min` to `max`, both included.
-    Uniform {
-        /// The least.
-        min: i64,
-        /// The greatest.
-        max: i64,
-    },
-    /// One of these strings.
-    OneOf(Vec<String>),
-    /// Times from `start` on, in microseconds, `step` apart.
-    Time {
-        /// The first.
-        start: i64,
-        /// From one to the next, in microseconds.
-        step: i64,
-    },
+    pub columns: Vec<(String, Generate)>,
 }
 
 /// Where a step or sink gets its rows: a source or step, or a side output of one
@@ -377,12 +360,10 @@ pub struct SinkSpec {
 /// Which kind of sink.
 #[derive(Clone, Debug)]
 pub enum SinkKind {
-    /// Lines on standard output.
+    /// JSON lines on standard output.
     Print {
-        /// How rows are written.
-        format: FormatSpec,
-        /// After how many rows it falls silent.
-        rows_max: Option<u64>,
+        /// What stands before each line.
+        prefix: Option<String>,
     },
     /// Counts and forgets.
     Blackhole,
@@ -408,8 +389,8 @@ pub struct KafkaSinkSpec {
     pub bootstrap_servers: String,
     /// How rows are encoded.
     pub format: FormatSpec,
-    /// The column that is the record's key.
-    pub key: Option<Placed<String>>,
+    /// The columns that make the records' key; empty: records have none.
+    pub key: Vec<Placed<String>>,
     /// What else goes to librdkafka.
     pub settings: Vec<(String, Secret)>,
 }
@@ -425,8 +406,8 @@ pub struct PrismSinkSpec {
     pub token: Option<Secret>,
     /// How rows are encoded.
     pub format: FormatSpec,
-    /// The column that is the record's key.
-    pub key: Option<Placed<String>>,
+    /// The columns that make the records' key; empty: records have none.
+    pub key: Vec<Placed<String>>,
     /// Whether each record is published once, or at least once.
     pub exactly_once: bool,
 }
