@@ -46,6 +46,14 @@ pub trait Source: Send + Sync {
     /// A user error when the schema cannot be told.
     fn output(&self) -> Result<EdgeSchema>;
 
+    /// The schemas of its side outputs, from index 1: dead letters.
+    ///
+    /// # Errors
+    /// A user error when a schema cannot be told.
+    fn side_outputs(&self) -> Result<Vec<EdgeSchema>> {
+        Ok(Vec::new())
+    }
+
     /// Makes the enumerator: fresh when `restored` is `None`.
     ///
     /// # Errors
