@@ -1,6 +1,6 @@
 //! Reads a job file into its specification: every key is looked at, every mistake is gathered.
 
-use crate::config::{Checker, Node, Place, Placed, Table, Value};
+use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
 
 use super::spec::{
     CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, RestartSpec, SettingsSpec, StoreUrl,
@@ -100,11 +100,12 @@ fn read_checkpoint(table: &Table<'_>) -> CheckpointSpec {
         }
         spec.interval = interval;
     }
+    let sas = table.secret("sas");
     if let Some(node) = table.required("store", "a URL such as `file:///var/lib/thalweg`")
         && let Some(value) = checker.name(node, "a URL such as `file:///var/lib/thalweg`")
     {
         match store_url(checker, &value) {
-            Ok(value) => spec.store = Placed { value, place: Place::from(node) },
+            Ok(value) => spec.store = Placed { value: with_sas(&table, value, sas), place: Place::from(node) },
             Err(message) => checker.mistake_at(node, message),
         }
     }
@@ -121,10 +122,21 @@ fn read_checkpoint(table: &Table<'_>) -> CheckpointSpec {
     spec
 }
 
+/// `sas` is the URL's query, kept apart from it so that it can come from a file.
+fn with_sas(table: &Table<'_>, url: StoreUrl, sas: Option<Secret>) -> StoreUrl {
+    let Some(sas) = sas else {
+        return url;
+    };
+    if !url.0.starts_with("az:") || url.0.contains('?') {
+        table.checker().mistake(&table.place(), "`sas` goes with an `az://` store that has no query of its own");
+    }
+    StoreUrl(format!("{}?{}", url.0, sas.reveal().trim_start_matches('?')))
+}
+
 /// `file:` URLs may be relative to the job's file: `file:checkpoints`.
 fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
     let expected = || {
-        "expected a URL that begins with `file:`, `memory:`, `az://`, `s3://` or `gs://`".to_string()
+        "expected a URL that begins with `file:`, `az://` or `memory:`".to_string()
     };
     if let Some(path) = url.strip_prefix("file:") {
         let path = match path.strip_prefix("//") {
@@ -142,9 +154,7 @@ fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {
         "memory" => Ok(StoreUrl(url.to_string())),
-        "az" | "abfs" | "abfss" | "s3" | "gs" | "http" | "https" if url.contains("://") => {
-            Ok(StoreUrl(url.to_string()))
-        }
+        "az" if url.strip_prefix("az://").is_some_and(|rest| !rest.is_empty()) => Ok(StoreUrl(url.to_string())),
         _ => Err(expected()),
     }
 }
