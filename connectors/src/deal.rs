@@ -197,7 +197,8 @@ mod tests {
                 events.reverse();
             }
             events.push(EnumeratorEvent::Discovered(b"late".to_vec()));
-            let actions: Vec<_> = events.into_iter().flat_map(|event| splits.handle(event).unwrap()).collect();
+            let actions: Vec<_> =
+                events.into_iter().flat_map(|event| splits.handle(event).unwrap()).collect();
             assert_eq!(assigned(&actions), [(0, vec![split("a", 1)])]);
             assert_eq!(actions.last(), Some(&EnumeratorAction::NoMoreSplits));
         }

@@ -144,7 +144,7 @@ impl SourceReader for VecReader {
     fn release_splits(&mut self, splits: &[SplitId], _cx: &mut ReaderContext<'_>) -> Result<Vec<SplitState>> {
         let (released, kept) = self.splits.drain(..).partition(|(id, _)| splits.contains(id));
         self.splits = kept;
-        let released: Vec<_> = released;
+        let released: VecDeque<_> = released;
         released.into_iter().map(|(_, position)| state(position)).collect()
     }
 
@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn a_batch_of_another_schema_is_refused() {
-        let other = RecordBatch::try_from_iter([("m", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+        let other =
+            RecordBatch::try_from_iter([("m", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
         assert!(VecSource::new(batch(0..0).schema(), [other]).output().is_err());
     }
 }

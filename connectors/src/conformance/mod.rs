@@ -18,7 +18,8 @@ pub type ComparableRow = Vec<u8>;
 /// # Errors
 /// An Arrow error when a type cannot be compared.
 pub fn comparable_rows(records: &RecordBatch) -> Result<Vec<ComparableRow>> {
-    let fields = records.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let fields =
+        records.schema().fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
     let rows = RowConverter::new(fields)?.convert_columns(records.columns())?;
     Ok(rows.iter().map(|row| row.as_ref().to_vec()).collect())
 }

@@ -11,7 +11,9 @@ use arrow::datatypes::SchemaRef;
 use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite, SnapshotTask};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
-use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorSnapshot, SubtaskInfo, Waker};
+use thalweg_engine::operator::{
+    OpenContext, Operator, OperatorContext, OperatorSnapshot, SubtaskInfo, Waker,
+};
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::sink::Committable;
 use thalweg_engine::state::{KvStore, RestoredState, StateBackend, StoreSite};
@@ -26,7 +28,8 @@ const COMMITTABLE_BYTES_MAX: usize = 8 * 1024;
 
 /// The rows that the suite writes: a non-null `Int64` column `n`, and a `Utf8View` column `s`.
 pub fn suite_rows(numbers: Range<i64>) -> Result<RecordBatch> {
-    let strings = numbers.clone().map(|n| (n % 7 != 0).then(|| format!("a string, \"{n}\", longer than a view")));
+    let strings =
+        numbers.clone().map(|n| (n % 7 != 0).then(|| format!("a string, \"{n}\", longer than a view")));
     let strings: ArrayRef = Arc::new(StringViewArray::from_iter(strings));
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
     Ok(RecordBatch::try_from_iter_with_nullable([("n", numbers, false), ("s", strings, true)])?)
@@ -253,7 +256,11 @@ impl CheckpointStorage for NoStorage {
         Err(refused())
     }
 
-    fn put_if_absent(&self, _path: &str, _data: bytes::Bytes) -> Result<thalweg_engine::checkpoint::PutOutcome> {
+    fn put_if_absent(
+        &self,
+        _path: &str,
+        _data: bytes::Bytes,
+    ) -> Result<thalweg_engine::checkpoint::PutOutcome> {
         Err(refused())
     }
 

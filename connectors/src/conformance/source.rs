@@ -11,8 +11,8 @@ use thalweg_engine::metrics::MetricGroup;
 use thalweg_engine::operator::{SubtaskInfo, Waker};
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::source::{
-    Enumerator, EnumeratorAction, EnumeratorEvent, ReaderContext, ReaderEffect, ReaderOpenContext, ReaderStatus,
-    Source, SourceReader, SplitId, SplitRun, SplitState,
+    Enumerator, EnumeratorAction, EnumeratorEvent, ReaderContext, ReaderEffect, ReaderOpenContext,
+    ReaderStatus, Source, SourceReader, SplitId, SplitRun, SplitState,
 };
 use thalweg_engine::time::Micros;
 use thalweg_engine::{Context, Result};
@@ -57,7 +57,7 @@ impl SourceSuite {
         for parallelism in [1, 2, 3] {
             let mut straight = Run::start(source, parallelism, None)?;
             straight.to_end().context(|| format!("straight, parallelism {parallelism}"))?;
-            for restored in [parallelism, 1, 3] {
+            for restored in BTreeSet::from([parallelism, 1, 3]) {
                 self.check_restores(parallelism, restored, &straight)
                     .context(|| format!("parallelism {parallelism}, restored at {restored}"))?;
             }
@@ -103,10 +103,15 @@ fn same(run: &Run<'_>, straight: &Run<'_>) -> Result<()> {
     for (split, expected) in &straight.rows {
         let found = run.rows.get(split).map_or(0, Vec::len);
         ensure(run.rows.get(split) == Some(expected), || {
-            format!("split {split} delivered {found} rows that are not the {} of a straight run", expected.len())
+            format!(
+                "split {split} delivered {found} rows that are not the {} of a straight run",
+                expected.len()
+            )
         })?;
     }
-    ensure(run.rows.len() == straight.rows.len(), || "there are splits that a straight run does not have".into())?;
+    ensure(run.rows.len() == straight.rows.len(), || {
+        "there are splits that a straight run does not have".into()
+    })?;
     ensure(run.finished == straight.finished, || "other splits were reported finished".to_string())
 }
 
@@ -220,7 +225,9 @@ impl<'a> Run<'a> {
         match effect {
             ReaderEffect::Batch(batch, runs) => self.take_batch(&batch, &runs),
             ReaderEffect::SplitFinished(split) => {
-                ensure(self.finished.insert(split.id.clone()), || format!("split {} finished twice", split.id))?;
+                ensure(self.finished.insert(split.id.clone()), || {
+                    format!("split {} finished twice", split.id)
+                })?;
                 self.tell(EnumeratorEvent::Finished { subtask: reader as u32, split })
             }
             ReaderEffect::Message(message) => {
@@ -235,7 +242,9 @@ impl<'a> Run<'a> {
             format!("a batch has the schema {:?}", batch.schema())
         })?;
         let total: usize = runs.iter().map(|run| run.rows).sum();
-        ensure(total == batch.row_count(), || format!("runs of {total} rows for {} rows", batch.row_count()))?;
+        ensure(total == batch.row_count(), || {
+            format!("runs of {total} rows for {} rows", batch.row_count())
+        })?;
         let mut rows = comparable_rows(batch.records())?.into_iter();
         for run in runs {
             ensure(!self.finished.contains(&run.split), || format!("rows of {} after its end", run.split))?;

@@ -53,8 +53,9 @@ fn commit(directory: &Path, file: &CommittedFile) -> Result<()> {
     }
     if !staged.exists() {
         let (staged, target) = (staged.display(), target.display());
-        return Err(Error::external(format!("neither {staged} nor {target} is there: the rows are lost"))
-            .permanent());
+        return Err(
+            Error::external(format!("neither {staged} nor {target} is there: the rows are lost")).permanent()
+        );
     }
     check_length(&staged, file.bytes)?;
     std::fs::rename(&staged, &target).map_err(|error| io_error(&staged, "cannot commit", error))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use thalweg_engine::{Context, Error, Result};
 
 use super::{FileFormat, FilePosition, io_error};
-use crate::format::{Decoded, Decoder};
+use crate::format::{Decoded, Decoder, Format};
 
 /// Read from the file at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -65,7 +65,8 @@ impl OpenLines {
                 open.input_ended = true;
                 return Ok(open);
             };
-            open.decoder = csv.decoder_for_header(&open.buffer[header]).context(|| path.display().to_string())?;
+            open.decoder =
+                csv.decoder_for_header(&open.buffer[header]).context(|| path.display().to_string())?;
         }
         if position.next > 0 {
             open.restart(position.next)?;
@@ -191,7 +192,8 @@ impl OpenLines {
 
     fn find_mark(&self, from: usize) -> Option<usize> {
         let rest = &self.buffer[self.taken + from..];
-        let found = if self.quotes { memchr::memchr2(b'\n', b'"', rest) } else { memchr::memchr(b'\n', rest) };
+        let found =
+            if self.quotes { memchr::memchr2(b'\n', b'"', rest) } else { memchr::memchr(b'\n', rest) };
         found.map(|found| from + found)
     }
 

@@ -79,12 +79,14 @@ fn list(path: &Path) -> Result<Vec<(String, u64)>> {
         let matches = glob::glob(text)
             .map_err(|error| Error::user(format!("{text}: not a path or glob")).caused_by(error))?;
         for entry in matches {
-            let entry = entry.map_err(|error| io_error(path, "cannot list", error.into_error()))?;
+            let entry = entry.map_err(|error| io_error(path, "cannot list", error.into()))?;
             add_visible(&entry, &mut files)?;
         }
     }
     if files.is_empty() {
-        return Err(Error::user(format!("{text}: there is no such file, nor a directory or glob with files")));
+        return Err(Error::user(format!(
+            "{text}: there is no such file, nor a directory or glob with files"
+        )));
     }
     files.sort();
     Ok(files)

@@ -55,8 +55,10 @@ impl OpenParquet {
             }
         }
         let wanted = known.fields().iter().enumerate();
-        let wanted: Vec<_> =
-            wanted.filter(|(_, field)| schema.index_of(field.name()).is_ok()).map(|(index, _)| index).collect();
+        let wanted: Vec<_> = wanted
+            .filter(|(_, field)| schema.index_of(field.name()).is_ok())
+            .map(|(index, _)| index)
+            .collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         if position.next > rows {

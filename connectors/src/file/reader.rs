@@ -6,9 +6,7 @@ use std::path::Path;
 use thalweg_engine::checkpoint::CheckpointId;
 use thalweg_engine::metrics::{Counter, MetricGroup};
 use thalweg_engine::record::Batch;
-use thalweg_engine::source::{
-    ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitId, SplitState,
-};
+use thalweg_engine::source::{ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitId, SplitState};
 use thalweg_engine::{Context, Error, Result};
 
 use super::lines::{Chunk, OpenLines};

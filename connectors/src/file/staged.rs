@@ -12,8 +12,8 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use thalweg_engine::{Error, Result};
 
-use super::sink::FileSinkFormat;
 use super::io_error;
+use super::sink::FileSinkFormat;
 use crate::format::{EncodedRows, Encoder};
 
 /// The directory, inside the target directory, of files that are not committed.
@@ -67,7 +67,8 @@ impl StagedFile {
                 Err(error) => return Err(io_error(&path, "cannot create", error)),
             };
             let output = file.try_clone().map_err(|error| io_error(&path, "cannot open twice", error))?;
-            let writer = Self::begin(output, format, schema).map_err(|e| e.context(path.display().to_string()))?;
+            let writer =
+                Self::begin(output, format, schema).map_err(|e| e.context(path.display().to_string()))?;
             return Ok(StagedFile { name, path, writer: Mutex::new(Some(writer)), file });
         }
     }
@@ -77,10 +78,13 @@ impl StagedFile {
             FileSinkFormat::Parquet => {
                 let compression = Compression::ZSTD(ZstdLevel::default());
                 let properties = WriterProperties::builder().set_compression(compression).build();
-                let writer = ArrowWriter::try_new(output, schema.clone(), Some(properties)).map_err(refused)?;
+                let writer =
+                    ArrowWriter::try_new(output, schema.clone(), Some(properties)).map_err(refused)?;
                 return Ok(Writer::Parquet(Box::new(writer)));
             }
-            FileSinkFormat::Json(_) | FileSinkFormat::Csv { .. } => BufWriter::with_capacity(256 * 1024, output),
+            FileSinkFormat::Json(_) | FileSinkFormat::Csv { .. } => {
+                BufWriter::with_capacity(256 * 1024, output)
+            }
         };
         if let FileSinkFormat::Csv { encoder, header: true } = format {
             let mut header = encoder.header(schema);

@@ -181,7 +181,9 @@ impl CsvDecoder {
     fn new(format: &Csv, targets: Vec<Option<usize>>) -> Result<CsvDecoder> {
         if let Some(field) = format.schema.fields().iter().find(|field| field.data_type().is_nested()) {
             let (name, data_type) = (field.name(), field.data_type());
-            return Err(Error::user(format!("column {name:?} has type {data_type}, which CSV does not hold")));
+            return Err(Error::user(format!(
+                "column {name:?} has type {data_type}, which CSV does not hold"
+            )));
         }
         Ok(CsvDecoder {
             schema: Arc::clone(&format.schema),
@@ -344,8 +346,10 @@ impl Encoder for CsvEncoder {
             });
         }
         let options = FormatOptions::default();
-        let formatters: Vec<_> =
-            columns.iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
+        let formatters: Vec<_> = columns
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options))
+            .collect::<Result<_, _>>()?;
         let mut text = String::new();
         for row in 0..records.num_rows() {
             for (index, formatter) in formatters.iter().enumerate() {

@@ -112,12 +112,13 @@ impl Generate {
             Generate::Key { cardinality: 0, .. } | Generate::TextKey { cardinality: 0, .. } => {
                 Some("cardinality must be at least 1")
             }
-            Generate::Text { min_bytes, max_bytes } if min_bytes > max_bytes => Some("min_bytes is above max_bytes"),
+            Generate::Text { min_bytes, max_bytes } if min_bytes > max_bytes => {
+                Some("min_bytes is above max_bytes")
+            }
             Generate::OneOf(values) if values.is_empty() => Some("there is nothing to choose from"),
             Generate::Time { jitter, .. } if *jitter < 0 => Some("jitter must not be negative"),
-            Generate::Key { cardinality, distribution } | Generate::TextKey { cardinality, distribution, .. } => {
-                Zipf::check(*cardinality, *distribution)
-            }
+            Generate::Key { cardinality, distribution }
+            | Generate::TextKey { cardinality, distribution, .. } => Zipf::check(*cardinality, *distribution),
             _ => None,
         };
         fault.map_or(Ok(()), |fault| Err(Error::user(fault)))
@@ -159,7 +160,8 @@ pub(super) struct Maker {
 impl Maker {
     pub(super) fn new(generate: &Generate, seed: u64, column: usize) -> Maker {
         let keys = match generate {
-            Generate::Key { cardinality, distribution } | Generate::TextKey { cardinality, distribution, .. } => {
+            Generate::Key { cardinality, distribution }
+            | Generate::TextKey { cardinality, distribution, .. } => {
                 Some(Keys::new(*cardinality, *distribution))
             }
             _ => None,

@@ -7,9 +7,7 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use thalweg_engine::checkpoint::CheckpointId;
 use thalweg_engine::record::Batch;
-use thalweg_engine::source::{
-    ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitId, SplitState,
-};
+use thalweg_engine::source::{ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitId, SplitState};
 use thalweg_engine::time::{MILLI, Micros, SECOND};
 use thalweg_engine::{Context, Result};
 
@@ -103,7 +101,8 @@ impl SourceReader for GeneratorReader {
     }
 
     fn release_splits(&mut self, splits: &[SplitId], _cx: &mut ReaderContext<'_>) -> Result<Vec<SplitState>> {
-        let released = self.splits.iter().filter(|split| splits.contains(&split.id)).map(Self::state).collect();
+        let released =
+            self.splits.iter().filter(|split| splits.contains(&split.id)).map(Self::state).collect();
         self.splits.retain(|split| !splits.contains(&split.id));
         released
     }

@@ -60,10 +60,10 @@ impl Record {
     fn learn(&mut self, place: &mut usize, name: &str) -> Option<usize> {
         let column = self.by_name.get(name).copied();
         let entry = (name.into(), column);
-        match self.layout.get_mut(*place) {
-            Some(known) => *known = entry,
-            None if self.layout.len() < LAYOUT_FIELDS_MAX => self.layout.push(entry),
-            None => {}
+        if *place < self.layout.len() {
+            self.layout[*place] = entry;
+        } else if self.layout.len() < LAYOUT_FIELDS_MAX {
+            self.layout.push(entry);
         }
         *place += 1;
         column
@@ -107,4 +107,3 @@ impl Record {
         self.columns.iter_mut().map(Column::finish).collect()
     }
 }
-

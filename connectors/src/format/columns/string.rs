@@ -22,10 +22,6 @@ pub(crate) struct StringColumn {
 }
 
 impl StringColumn {
-    pub(crate) fn len(&self) -> usize {
-        self.views.len()
-    }
-
     #[inline]
     pub(crate) fn push(&mut self, value: &str) {
         let bytes = value.as_bytes();
@@ -70,7 +66,8 @@ mod tests {
     #[test]
     fn short_and_long_strings_survive_a_cut() {
         let mut column = StringColumn::default();
-        for value in ["short", "a string that does not fit its view", "cut away, and long enough for a block"] {
+        for value in ["short", "a string that does not fit its view", "cut away, and long enough for a block"]
+        {
             column.push(value);
         }
         column.truncate(2);

@@ -140,14 +140,14 @@ impl Column {
     /// Cuts back to `rows` rows, also half a value behind them.
     pub(crate) fn truncate(&mut self, rows: usize) {
         each_vec!(&mut self.values,
-            values => values.truncate(rows),
-            values => values.truncate(rows),
-            values => values.truncate(rows),
-            record => record.truncate(rows),
-            (ends, items) => {
-                ends.truncate(rows + 1);
-                items.truncate(ends.last().map_or(0, |end| *end as usize));
-            });
+        values => values.truncate(rows),
+        values => values.truncate(rows),
+        values => values.truncate(rows),
+        record => record.truncate(rows),
+        (ends, items) => {
+            ends.truncate(rows + 1);
+            items.truncate(ends.last().map_or(0, |end| *end as usize));
+        });
         self.nulls.truncate(rows);
     }
 

@@ -75,7 +75,8 @@ fn read_value(column: &mut Column, scanner: &mut Scanner<'_>, epoch: TimeUnit, d
         Values::UInt64(values) => values.push(integer(scanner, "an unsigned 64-bit integer")?),
         Values::Float32(values) => {
             let number = scanner.number("a number")?;
-            values.push(number.text.parse().ok().filter(|v: &f32| v.is_finite()).ok_or_else(|| range(number))?);
+            values
+                .push(number.text.parse().ok().filter(|v: &f32| v.is_finite()).ok_or_else(|| range(number))?);
         }
         Values::Float64(values) => values.push(float(scanner.number("a number")?)?),
         Values::Date(values) => {
@@ -101,7 +102,9 @@ fn read_value(column: &mut Column, scanner: &mut Scanner<'_>, epoch: TimeUnit, d
                 read_value(items, scanner, epoch, depth + 1)?;
                 more = scanner.another(b']')?;
             }
-            ends.push(i32::try_from(items.len()).map_err(|_| Fault::new("the batch's list items pass 2^31"))?);
+            ends.push(
+                i32::try_from(items.len()).map_err(|_| Fault::new("the batch's list items pass 2^31"))?,
+            );
         }
     }
     column.filled();
