@@ -5,3 +5,5 @@
 //! reads which split, where a restore goes on) is pure; what blocks does so in a bounded way.
 
 pub mod format;
+#[cfg(feature = "kafka")]
+pub mod kafka;
