@@ -143,7 +143,10 @@ impl ClusterReader {
             let made = consumer_config(cluster, needs)
                 .and_then(|config| ClusterConsumer::new(&self.name, &config, waker));
             match made {
-                Ok(consumer) => self.consumer = Some((cluster.clone(), consumer)),
+                Ok(consumer) => {
+                    self.metrics.connects.add(1);
+                    self.consumer = Some((cluster.clone(), consumer));
+                }
                 Err(error) => {
                     self.metrics.transport_errors.add(1);
                     tracing::warn!(cluster = %self.name, %error, "Kafka cluster cannot be read");
