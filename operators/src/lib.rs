@@ -5,8 +5,10 @@
 
 pub mod expression;
 pub mod filter;
+pub mod process;
 pub mod project;
 mod stream_ext;
+pub mod typed;
 pub mod union;
 
 pub use stream_ext::{StreamExt, union_schema};
