@@ -18,3 +18,5 @@ pub mod vec;
 mod deal;
 mod epochs;
 mod position;
+#[cfg(feature = "kafka")]
+pub mod kafka;
