@@ -32,6 +32,7 @@ pub struct SplitState {
     /// Which split.
     pub id: SplitId,
     /// Where reading goes on; the source's own encoding, with its version in front.
+    #[serde(with = "crate::checkpoint::base64_text")]
     pub position: Vec<u8>,
 }
 

@@ -1,1 +1,4 @@
 //! thalweg-operators
+
+pub mod process;
+pub mod typed;
