@@ -70,6 +70,8 @@ pub(crate) struct FederatedEnumerator {
     bounds: Bounds,
     state: State,
     away: BTreeSet<String>,
+    /// Clusters that were looked at in this attempt, reached or not.
+    looked: BTreeSet<String>,
     parallelism: Option<u32>,
     told: Option<Status>,
     no_more: bool,
@@ -85,8 +87,15 @@ impl FederatedEnumerator {
             Some(bytes) => decode(bytes, "the state of a Kafka source")?,
             None => State { version: ENCODING_VERSION, ..State::default() },
         };
-        let away = BTreeSet::new();
-        Ok(FederatedEnumerator { bounds, state, away, parallelism: None, told: None, no_more: false })
+        Ok(FederatedEnumerator {
+            bounds,
+            state,
+            away: BTreeSet::new(),
+            looked: BTreeSet::new(),
+            parallelism: None,
+            told: None,
+            no_more: false,
+        })
     }
 
     fn start(&mut self, parallelism: u32, held: &[SplitState]) -> Result<()> {
@@ -128,6 +137,9 @@ impl FederatedEnumerator {
             .map(|fact| fact.cluster.clone())
             .collect();
         for fact in &facts.holdings {
+            if fact.reachable.is_some() {
+                self.looked.insert(fact.cluster.clone());
+            }
             self.learn(fact);
         }
     }
@@ -223,6 +235,7 @@ impl FederatedEnumerator {
             version: ENCODING_VERSION,
             listed: self.state.listed.iter().cloned().collect(),
             away: self.away.iter().cloned().collect(),
+            unlooked: undiscovered.difference(&self.looked).cloned().collect(),
             undiscovered: undiscovered.into_iter().collect(),
         }
     }
@@ -276,7 +289,11 @@ impl Enumerator for FederatedEnumerator {
             }
             EnumeratorEvent::Released { splits, .. } => {
                 for split in &splits {
-                    self.put_back(split)?;
+                    // One that was said twice may be with another reader already.
+                    let entry = self.state.splits.get(&*split.id.0);
+                    if entry.is_none_or(|entry| matches!(entry.place, Place::Releasing(_))) {
+                        self.put_back(split)?;
+                    }
                 }
             }
             EnumeratorEvent::FromReader { .. } => {}

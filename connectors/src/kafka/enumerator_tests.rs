@@ -114,6 +114,17 @@ fn f2_a_cluster_that_is_down_at_start_holds_nobody_and_follows_when_it_comes() {
 }
 
 #[test]
+fn f8_a_cluster_that_nobody_looked_at_yet_is_told_apart() {
+    let mut enumerator = unbounded();
+    enumerator.handle(started(1, vec![])).unwrap();
+    let unseen = HoldingFact { reachable: None, ..down("b") };
+    let status = status_to(&enumerator.handle(facts(vec![up("a", 1), unseen])).unwrap(), 0).unwrap();
+    assert_eq!((status.unlooked, status.away), (vec!["b".to_string()], vec![]));
+    let status = status_to(&enumerator.handle(facts(vec![up("a", 1), down("b")])).unwrap(), 0).unwrap();
+    assert_eq!((status.unlooked, status.undiscovered), (vec![], vec!["b".to_string()]));
+}
+
+#[test]
 fn f3_w2_an_outage_takes_no_split_away() {
     let mut enumerator = unbounded();
     enumerator.handle(started(1, vec![])).unwrap();
@@ -171,7 +182,7 @@ fn f6_a_cluster_that_comes_back_goes_on_at_its_offset() {
     enumerator.handle(facts(vec![up("a", 1)])).unwrap();
     let checkpoint = CheckpointId { generation: 1, number: 1 };
     let splits = vec![at("b/flights/0", 33, None)];
-    let actions = enumerator.handle(EnumeratorEvent::Released { checkpoint, splits }).unwrap();
+    let actions = enumerator.handle(EnumeratorEvent::Released { checkpoint, splits: splits.clone() }).unwrap();
     assert!(assigned(&actions).is_empty(), "it is not listed");
     // Also across a restore at another parallelism.
     let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&enumerator.snapshot())).unwrap();
@@ -179,6 +190,9 @@ fn f6_a_cluster_that_comes_back_goes_on_at_its_offset() {
     assert_eq!(given.into_keys().collect::<Vec<_>>(), ["a/flights/0"]);
     let given = assigned(&restored.handle(facts(vec![up("a", 1), up("b", 1)])).unwrap());
     assert_eq!(given["b/flights/0"].1.next, 33);
+    // Heard again, for a later checkpoint: it has an owner now and keeps it.
+    let actions = restored.handle(EnumeratorEvent::Released { checkpoint, splits }).unwrap();
+    assert!(assigned(&actions).is_empty());
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Status {
     pub away: Vec<String>,
     /// Listed clusters whose partitions are not all known.
     pub undiscovered: Vec<String>,
+    /// Those among them at which nobody has looked yet.
+    pub unlooked: Vec<String>,
 }
 
 /// Encodes one of this crate's messages.

@@ -60,12 +60,6 @@ pub(crate) struct ReaderConfig {
     pub bounded: bool,
 }
 
-/// Splits that were given back; they stay in checkpoints until one that has them is complete.
-struct Released {
-    state: SplitState,
-    within: Option<CheckpointId>,
-}
-
 pub(crate) struct FederatedReader {
     config: ReaderConfig,
     waker: Waker,
@@ -77,7 +71,6 @@ pub(crate) struct FederatedReader {
     status: Option<Status>,
     /// The last hold that the engine was told.
     holds: Option<bool>,
-    released: Vec<Released>,
     no_more: bool,
     /// The cluster that was served last.
     served: String,
@@ -97,7 +90,6 @@ impl FederatedReader {
             topology: None,
             status: None,
             holds: None,
-            released: Vec::new(),
             no_more: false,
             served: String::new(),
             upkeep_at: Micros::MIN,
@@ -182,12 +174,15 @@ impl FederatedReader {
                 }
             }
         }
-        if self.config.on_outage == OnOutage::Hold {
-            let holds = self.status.as_ref().is_none_or(|status| !status.undiscovered.is_empty());
-            if self.holds != Some(holds) {
-                self.holds = Some(holds);
-                cx.effect(ReaderEffect::Hold(holds));
-            }
+        // A cluster that was not looked at yet is waited for in any case: that is over within the
+        // discovery's timeout, and a job whose clusters are all up must not begin with late rows.
+        let holds = self.status.as_ref().is_none_or(|status| match self.config.on_outage {
+            OnOutage::Hold => !status.undiscovered.is_empty(),
+            OnOutage::Advance => !status.unlooked.is_empty(),
+        });
+        if self.holds != Some(holds) {
+            self.holds = Some(holds);
+            cx.effect(ReaderEffect::Hold(holds));
         }
     }
 
@@ -256,7 +251,6 @@ impl SourceReader for FederatedReader {
         let mut touched: Vec<String> = Vec::new();
         for given in splits {
             let split = Split::new(Partition::parse(&given.id)?, Position::decode(&given.position)?)?;
-            self.released.retain(|released| released.state.id != given.id);
             let name = split.partition.cluster.clone();
             self.cluster(&name).add(split);
             touched.push(name);
@@ -274,10 +268,7 @@ impl SourceReader for FederatedReader {
         for id in splits {
             let partition = Partition::parse(id)?;
             let state = self.clusters.get_mut(&partition.cluster).and_then(|cluster| cluster.remove(id));
-            if let Some(state) = state {
-                self.released.push(Released { state: state.clone(), within: None });
-                given_back.push(state);
-            }
+            given_back.extend(state);
         }
         self.upkeep_at = Micros::MIN;
         Ok(given_back)
@@ -309,20 +300,8 @@ impl SourceReader for FederatedReader {
         Ok(ReaderStatus::Waiting(Some(cx.now().saturating_add(REPOLL))))
     }
 
-    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<SplitState>> {
-        // Finished splits too: one that ends between the enumerator's snapshot and this one would
-        // be in neither, and would be read again.
-        let held = self.clusters.values().flat_map(|cluster| &cluster.splits).map(Split::state);
-        let mut states: Vec<_> = held.collect();
-        for released in &mut self.released {
-            released.within.get_or_insert(checkpoint);
-            states.push(released.state.clone());
-        }
-        Ok(states)
-    }
-
-    fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        self.released.retain(|released| released.within.is_none_or(|within| within > checkpoint));
-        Ok(())
+    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<SplitState>> {
+        let held = self.clusters.values().flat_map(|cluster| &cluster.splits);
+        Ok(held.filter(|split| !split.end_told).map(Split::state).collect())
     }
 }

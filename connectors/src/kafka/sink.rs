@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, ThreadedProducer};
-use thalweg_engine::checkpoint::CheckpointId;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use thalweg_engine::checkpoint::{CheckpointId, SnapshotSite};
 use thalweg_engine::metrics::{Counter, Gauge};
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
@@ -221,7 +221,7 @@ impl Operator for Writer {
         open.earlier.push(std::mem::take(&mut open.epoch));
         open.earlier.retain(|epoch| !epoch.is_delivered());
         let (epochs, deliveries) = (open.earlier.clone(), open.deliveries.clone());
-        let wait = move |_: &_| {
+        let wait = move |_: &SnapshotSite| {
             deliveries.wait(&epochs)?;
             Ok(Vec::new())
         };

@@ -31,8 +31,8 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// The offset that is read next in a split.
     pub fn offset(&self, split: &str) -> Option<i64> {
-        let split = self.splits.iter().find(|state| &*state.id.0 == split)?;
-        Some(i64::from_be_bytes(split.position[1..9].try_into().unwrap()))
+        let of_split = self.splits.iter().filter(|state| &*state.id.0 == split);
+        of_split.map(|state| i64::from_be_bytes(state.position[1..9].try_into().unwrap())).max()
     }
 }
 
@@ -49,6 +49,8 @@ pub struct Driver {
     readers: Vec<Slot>,
     look_at: Instant,
     checkpoints: u64,
+    /// Splits that were finished or given back: a task answers for them a while longer.
+    retired: Vec<SplitState>,
     woken: Arc<AtomicBool>,
     pub registry: Registry,
     /// All rows so far: the split and the value, in the order of emission.
@@ -88,6 +90,7 @@ impl Driver {
             readers: readers.collect(),
             look_at: Instant::now(),
             checkpoints: 0,
+            retired: Vec::new(),
             woken,
             registry,
             rows: Vec::new(),
@@ -163,6 +166,7 @@ impl Driver {
             ReaderEffect::Hold(hold) => self.readers[subtask as usize].hold = Some(hold),
             ReaderEffect::SplitFinished(split) => {
                 self.finished_splits.push(split.id.to_string());
+                self.retired.push(split.clone());
                 self.tell(EnumeratorEvent::Finished { subtask, split })?;
             }
             other => panic!("unexpected {other:?}"),
@@ -244,9 +248,11 @@ impl Driver {
                 self.owner.remove(&*split.id.0);
                 self.activity.remove(&*split.id.0);
             }
+            self.retired.extend(back.iter().cloned());
             released.extend(back);
             splits.extend(self.readers[subtask].reader.snapshot(id).unwrap());
         }
+        splits.extend(self.retired.iter().cloned());
         (id, Checkpoint { enumerator, splits }, released)
     }
 
