@@ -1,1 +1,7 @@
-//! thalweg-connectors
+//! What touches the world: formats (bytes to Arrow and back), files, the generator, and the small
+//! sources and sinks for tests, demos and benchmarks.
+//!
+//! This crate knows the engine and no operator of `thalweg-operators`. What decides (which reader
+//! reads which split, where a restore goes on) is pure; what blocks does so in a bounded way.
+
+pub mod format;

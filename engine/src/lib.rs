@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod error;
 pub mod graph;
+pub mod harness;
 pub mod metrics;
 pub mod operator;
 pub mod record;

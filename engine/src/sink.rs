@@ -16,6 +16,7 @@ pub struct Committable {
     /// Whose.
     pub uid: Uid,
     /// The sink's own encoding, with its version in front.
+    #[serde(with = "crate::checkpoint::base64_text")]
     pub payload: Vec<u8>,
     /// The objects in the store that the payload refers to (segments), as full paths; kept until
     /// the commit is known to be done.

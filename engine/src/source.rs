@@ -32,6 +32,7 @@ pub struct SplitState {
     /// Which split.
     pub id: SplitId,
     /// Where reading goes on; the source's own encoding, with its version in front.
+    #[serde(with = "crate::checkpoint::base64_text")]
     pub position: Vec<u8>,
 }
 
@@ -45,6 +46,14 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// A user error when the schema cannot be told.
     fn output(&self) -> Result<EdgeSchema>;
+
+    /// The schemas of its side outputs, from index 1: dead letters.
+    ///
+    /// # Errors
+    /// A user error when a schema cannot be told.
+    fn side_outputs(&self) -> Result<Vec<EdgeSchema>> {
+        Ok(Vec::new())
+    }
 
     /// Makes the enumerator: fresh when `restored` is `None`.
     ///

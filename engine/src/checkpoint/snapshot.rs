@@ -37,11 +37,13 @@ pub struct KeyedHandle {
     /// The files.
     pub files: Vec<FileHandle>,
     /// The states in it: their ids, names, kinds and schemas, in the state module's encoding.
+    #[serde(with = "super::base64_text")]
     pub meta: Vec<u8>,
 }
 
 /// One piece of an operator's state in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SnapshotPart {
     /// Keyed state.
     Keyed(KeyedHandle),
@@ -50,6 +52,7 @@ pub enum SnapshotPart {
         /// The state's name.
         name: String,
         /// Its items.
+        #[serde(with = "super::base64_text::list")]
         items: Vec<Vec<u8>>,
     },
     /// Operator state: at a restore every subtask gets the items of all.
@@ -57,6 +60,7 @@ pub enum SnapshotPart {
         /// The state's name.
         name: String,
         /// Its items.
+        #[serde(with = "super::base64_text::list")]
         items: Vec<Vec<u8>>,
     },
     /// The splits that a reader holds.

@@ -4,10 +4,12 @@
 
 mod expression;
 mod logical;
+mod plan;
 mod stream;
 mod uid;
 
 pub use expression::Expression;
 pub use logical::{Edge, Graph, Node, NodeId, NodeKind, Partitioner};
+pub use plan::{ChainId, Plan, PlannedChain, PlannedEdge};
 pub use stream::{Environment, KeyedStream, Stream};
 pub use uid::Uid;

@@ -42,12 +42,13 @@ impl Environment {
     /// Adds a source that is shared already.
     pub fn source_dyn(&self, source: Arc<dyn Source>) -> Stream {
         let name = source.name();
-        let (schema, error) = match source.output() {
-            Ok(schema) => (Some(schema), None),
-            Err(error) => (None, Some(error)),
+        let outputs = source.output().and_then(|main| Ok((main, source.side_outputs()?)));
+        let (schema, sides, error) = match outputs {
+            Ok((main, sides)) => (Some(main), sides, None),
+            Err(error) => (None, Vec::new(), Some(error)),
         };
         let kind = NodeKind::Source { source, event_time: None, watermarks: None };
-        let node = self.add_node(&name, kind, schema.iter().cloned().collect(), 0);
+        let node = self.add_node(&name, kind, schema.iter().cloned().chain(sides).collect(), 0);
         if let Some(error) = error {
             self.report(node, &error);
         }

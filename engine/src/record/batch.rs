@@ -145,8 +145,9 @@ fn compact_column(column: &Arc<dyn Array>) -> Result<Arc<dyn Array>> {
     if let DataType::BinaryView = column.data_type() {
         return Ok(Arc::new(column.as_binary_view().gc()));
     }
-    let mut copy = arrow::array::MutableArrayData::new(vec![&column.to_data()], false, column.len());
-    copy.extend(0, 0, column.len());
+    let data = column.to_data();
+    let mut copy = arrow::array::MutableArrayData::new(vec![&data], false, column.len());
+    copy.try_extend(0, 0, column.len())?;
     Ok(arrow::array::make_array(copy.freeze()))
 }
 

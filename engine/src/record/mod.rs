@@ -5,6 +5,11 @@
 
 mod batch;
 mod edge;
+mod typed;
 
 pub use batch::Batch;
 pub use edge::{EdgeSchema, Mode, OP_COLUMN, RESERVED_PREFIX, time_type, time_values};
+pub use thalweg_derive::Record;
+pub use typed::{
+    ColumnType, Record, RecordBuilder, RecordReader, TimeColumnType, Timestamp, check_schema, column, export,
+};

@@ -1,1 +1,30 @@
-//! Runs tasks: channels, partitioners, chains, the threaded and the simulated executor.
+//! Runs tasks: channels between them, partitioners, chains, and what drives them.
+//!
+//! A task is a plain state machine ([`Task`]); the threaded executor gives each one a thread, the
+//! simulated one polls them all in one thread, in an order that a seed decides. This module knows
+//! state and checkpoints by their traits only.
+
+mod background;
+mod chain;
+mod channel;
+mod clock;
+mod edge_writer;
+mod element;
+#[cfg(debug_assertions)]
+mod grammar;
+mod input_gate;
+mod source_head;
+mod task;
+mod threaded;
+
+pub use background::{Background, Job, ThreadedBackground};
+pub use chain::{Chain, ChainLink, Target};
+pub use channel::{Channel, ChannelBounds, TARGET_ROWS};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use edge_writer::EdgeWriter;
+pub use element::Element;
+pub use input_gate::{GateEvent, InputGate};
+pub use source_head::{HeadEvent, SourceHead, SourceTime};
+pub use task::{Head, Mailbox, Opener, Reports, Task, TaskEnvironment, TaskGauges, TaskPoll};
+pub(crate) use threaded::panic_message;
+pub use threaded::{TaskRunner, TaskSlot, ThreadedRunner};

@@ -63,6 +63,12 @@ pub trait StateBackend: Send + Sync {
     /// # Errors
     /// An external error that names the directory.
     fn scratch(&self, unique: &str) -> Result<PathBuf>;
+
+    /// Whether a task may stand and wait for a helper thread to write what a barrier froze. Not
+    /// where both are steps of one thread, as in a simulation: there a bound is overrun instead.
+    fn waits_for_flush(&self) -> bool {
+        true
+    }
 }
 
 /// Ordered bytes, owned by one task.
@@ -110,6 +116,17 @@ pub trait KvSnapshotter: Send {
     /// # Errors
     /// An external error of the store.
     fn write(&mut self, ops: &mut dyn Iterator<Item = KvOp>) -> Result<()>;
+
+    /// As [`KvStore::scan`]; sees what was written so far.
+    ///
+    /// # Errors
+    /// An external error of the store, or `visit`'s.
+    fn scan(
+        &self,
+        family: Family,
+        range: Range<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()>;
 
     /// Freezes the store's files as they now are (hard links). After it the task may write again.
     ///

@@ -1,0 +1,45 @@
+# What a newcomer types; `make help` lists it. Build output goes to CARGO_TARGET_DIR, outside the repository unless told.
+SHELL := /bin/bash
+CARGO ?= cargo
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
+
+.PHONY: help build demo demo-real test bench fmt clippy doc clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## build everything, optimised
+	dev/install
+	$(CARGO) build --release --workspace
+
+demo: ## the main job on embedded clusters, through an outage and a kill -9
+	dev/install
+	$(CARGO) run --release -p thalweg-examples --bin demo
+
+demo-real: ## the same on two real Kafka brokers and Azurite
+	dev/install services
+	$(CARGO) run --release -p thalweg-examples --bin demo -- --real
+
+test: ## formatting, lints, documentation, every test
+	dev/install services
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	$(CARGO) test --workspace --no-fail-fast
+
+bench: ## the benchmarks, to a table and benches/out/results.json; ONLY=name,name for a part
+	dev/install services
+	$(CARGO) run --release -p thalweg-benches -- $(ONLY)
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+clippy: ## the lints alone
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: ## the documentation of all crates
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+clean: ## delete build output
+	$(CARGO) clean

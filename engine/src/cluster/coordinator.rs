@@ -1,0 +1,694 @@
+//! The coordinator of one job: a pure state machine. Events in, actions out; no clock, no thread,
+//! no I/O. Whoever drives it carries the actions out and brings their results back as events.
+//!
+//! Its rules:
+//! - one checkpoint at a time: triggered, acknowledged by every task, published, committed;
+//! - a checkpoint that is declined, late or not published is aborted, and the tasks are told;
+//! - commits are made in the order of their checkpoints, and known only when they are logged;
+//! - a bounded job ends after a checkpoint that was taken after every end of data has committed;
+//! - a task that fails stops all tasks; the restart strategy decides what follows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::pending::PendingCheckpoint;
+use super::restart::{RestartDecision, RestartStrategy};
+use super::source_coordinator::{SourceCoordinator, SourceEffect, SourceRole};
+use super::{FromTask, TaskBlame, TaskId, ToTask};
+use crate::checkpoint::{CheckpointId, FileHandle, SnapshotPart};
+use crate::graph::Uid;
+use crate::sink::Committable;
+use crate::source::{EnumeratorEvent, SplitState};
+use crate::time::{Micros, SECOND};
+use crate::{Error, Result};
+
+/// How a coordinator behaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorConfig {
+    /// From the trigger of one checkpoint to that of the next. Microseconds.
+    pub checkpoint_interval: Micros,
+    /// A checkpoint that takes longer is aborted. Microseconds.
+    pub checkpoint_timeout: Micros,
+    /// So many failed checkpoints in a row fail the job.
+    pub checkpoint_failures_max: u32,
+    /// What happens when a task fails.
+    pub restart: RestartStrategy,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        CoordinatorConfig {
+            checkpoint_interval: 10 * SECOND,
+            checkpoint_timeout: 600 * SECOND,
+            checkpoint_failures_max: 10,
+            restart: RestartStrategy::default(),
+        }
+    }
+}
+
+/// What is known of the job before its tasks are deployed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredJob {
+    /// The checkpoint, if there is one.
+    pub checkpoint: Option<CheckpointId>,
+    /// What the sources' enumerators knew.
+    pub enumerators: BTreeMap<Uid, Vec<u8>>,
+    /// The splits that their readers held.
+    pub splits: BTreeMap<Uid, Vec<SplitState>>,
+    /// What is not known to be committed, by checkpoint.
+    pub uncommitted: BTreeMap<CheckpointId, Vec<Committable>>,
+    /// The shared files of the checkpoint, by content hash.
+    pub known: Arc<BTreeMap<String, FileHandle>>,
+    /// The number that the next checkpoint gets.
+    pub next_number: u64,
+}
+
+/// What a published checkpoint holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointContent {
+    /// Which checkpoint.
+    pub checkpoint: CheckpointId,
+    /// The parts of each operator and subtask.
+    pub parts: BTreeMap<(Uid, u32), Vec<SnapshotPart>>,
+    /// What the enumerators know.
+    pub enumerators: BTreeMap<Uid, Vec<u8>>,
+    /// The operators and subtasks that had reached the end of their data.
+    pub finished: BTreeSet<(Uid, u32)>,
+    /// Committables of earlier checkpoints that are not known to be committed.
+    pub uncommitted: BTreeMap<CheckpointId, Vec<Committable>>,
+}
+
+/// What a coordinator hears.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The generation is claimed and the checkpoint to start from is read.
+    Restored(RestoredJob),
+    /// There is nothing to start from that may be used.
+    RestoreFailed {
+        /// Why.
+        error: String,
+        /// Whether another try can help.
+        retryable: bool,
+    },
+    /// A task reports.
+    Task(TaskId, FromTask),
+    /// A source's discovery found something.
+    Discovered(Uid, Vec<u8>),
+    /// The checkpoint stands in the log.
+    Published {
+        /// Which checkpoint.
+        checkpoint: CheckpointId,
+        /// Its shared files, by content hash.
+        known: Arc<BTreeMap<String, FileHandle>>,
+    },
+    /// It does not.
+    PublishFailed {
+        /// Which checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        error: String,
+        /// Another generation has taken the job over.
+        fenced: bool,
+    },
+    /// The checkpoint's committables are committed, and the log says so.
+    Committed(CheckpointId),
+    /// They are not, and no retry is left.
+    CommitFailed {
+        /// Which checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        error: String,
+        /// Another generation has taken the job over.
+        fenced: bool,
+    },
+    /// Take a last checkpoint and leave.
+    Stop,
+    /// Leave at once.
+    Abandon,
+    /// Time has passed.
+    Tick,
+}
+
+/// What a coordinator wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Read the newest checkpoint; answer with `Restored` or `RestoreFailed`.
+    Restore,
+    /// A file of this checkpoint is damaged: read an older one, if that is allowed.
+    PassOver(CheckpointId),
+    /// Start the tasks of an attempt, restored from what was read last.
+    Deploy {
+        /// Which attempt.
+        attempt: u64,
+    },
+    /// Send to a task.
+    ToTask(TaskId, ToTask),
+    /// Write the manifest and the log entry.
+    Publish(Box<CheckpointContent>),
+    /// Commit, then log it.
+    Commit(CheckpointId, Vec<Committable>),
+    /// The job is over.
+    Finish(Outcome),
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Every source reached its end and the last checkpoint is committed.
+    Completed,
+    /// It was asked to stop; the last checkpoint is committed.
+    Stopped,
+    /// It was told to leave at once.
+    Abandoned,
+    /// It failed for good.
+    Failed {
+        /// The whole chain of causes.
+        error: String,
+        /// Whose it is.
+        blame: TaskBlame,
+    },
+    /// Another generation has taken the job over.
+    Fenced {
+        /// What the store said.
+        error: String,
+    },
+}
+
+/// A task's place in the job: its chain and subtask, and what the coordinator must know of it.
+#[derive(Clone, Debug)]
+pub struct TaskRole {
+    /// Names the task, with attempt 0.
+    pub id: TaskId,
+    /// The source at its head, if there is one.
+    pub source: Option<Uid>,
+    /// The operators in it.
+    pub uids: Vec<Uid>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waits for `Restored`.
+    Restoring,
+    /// Tasks are deployed and run.
+    Running,
+    /// Tasks are told to stop; what follows when the last one has.
+    Cancelling(AfterCancel),
+    /// Waits to restart.
+    Delayed { until: Micros },
+    /// The sources were told to send the end.
+    Ending,
+    /// Over.
+    Done,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum AfterCancel {
+    Restart(String, TaskBlame),
+    Finish(Outcome),
+}
+
+/// The coordinator of one job.
+pub struct Coordinator {
+    config: CoordinatorConfig,
+    generation: u64,
+    roles: Vec<TaskRole>,
+    sources: BTreeMap<Uid, SourceCoordinator>,
+    phase: Phase,
+    attempt: u64,
+    restarts: u32,
+    running: BTreeSet<TaskId>,
+    /// Tasks of this attempt whose thread is not gone.
+    alive: BTreeSet<TaskId>,
+    data_ended: BTreeSet<TaskId>,
+    pending: Option<PendingCheckpoint>,
+    publishing: Option<CheckpointContent>,
+    next_number: u64,
+    next_trigger_at: Micros,
+    failures_in_row: u32,
+    known: Arc<BTreeMap<String, FileHandle>>,
+    uncommitted: BTreeMap<CheckpointId, Vec<Committable>>,
+    committing: Option<CheckpointId>,
+    stop_asked: bool,
+    /// The checkpoint after which the job may end or stop.
+    last: Option<CheckpointId>,
+    last_published: Option<CheckpointId>,
+    restored_from: Option<CheckpointId>,
+    actions: VecDeque<Action>,
+}
+
+impl Coordinator {
+    /// A coordinator of `generation` that waits for [`Event::Restored`].
+    pub fn new(
+        config: CoordinatorConfig,
+        generation: u64,
+        roles: Vec<TaskRole>,
+        sources: BTreeMap<Uid, SourceRole>,
+    ) -> Coordinator {
+        let coordinated = |(uid, role): (Uid, _)| (uid.clone(), SourceCoordinator::new(uid, role));
+        let sources = sources.into_iter().map(coordinated).collect();
+        Coordinator {
+            config,
+            generation,
+            roles,
+            sources,
+            phase: Phase::Restoring,
+            attempt: 0,
+            restarts: 0,
+            running: BTreeSet::new(),
+            alive: BTreeSet::new(),
+            data_ended: BTreeSet::new(),
+            pending: None,
+            publishing: None,
+            next_number: 1,
+            next_trigger_at: Micros::MAX,
+            failures_in_row: 0,
+            known: Arc::default(),
+            uncommitted: BTreeMap::new(),
+            committing: None,
+            stop_asked: false,
+            last: None,
+            last_published: None,
+            restored_from: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// How often tasks were restarted.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// The newest checkpoint that is published.
+    pub fn last_published(&self) -> Option<CheckpointId> {
+        self.last_published
+    }
+
+    /// When the coordinator wants a [`Event::Tick`]; `None`: not by time.
+    pub fn tick_at(&self) -> Option<Micros> {
+        match &self.phase {
+            Phase::Delayed { until } => Some(*until),
+            Phase::Running => {
+                let timeout =
+                    self.pending.as_ref().map(|pending| pending.started + self.config.checkpoint_timeout);
+                let trigger =
+                    (self.pending.is_none() && self.publishing.is_none()).then_some(self.next_trigger_at);
+                [timeout, trigger.filter(|&at| at < Micros::MAX)].into_iter().flatten().min()
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes an event in at processing time `now`.
+    ///
+    /// # Errors
+    /// An internal error when an enumerator fails in a way that is not its job's failure.
+    pub fn handle(&mut self, now: Micros, event: Event) -> Vec<Action> {
+        if self.phase != Phase::Done
+            && let Err(error) = self.dispatch(now, event)
+        {
+            self.fail(&error.to_string(), blame_of(&error), error.is_retryable());
+        }
+        self.actions.drain(..).collect()
+    }
+
+    fn dispatch(&mut self, now: Micros, event: Event) -> Result<()> {
+        match event {
+            Event::Restored(restored) => self.restored(now, restored)?,
+            Event::RestoreFailed { error, retryable } => {
+                if retryable {
+                    self.restart_or_finish(now, error, TaskBlame::External);
+                } else {
+                    self.finish(Outcome::Failed { error, blame: TaskBlame::User });
+                }
+            }
+            Event::Task(id, message) if id.attempt == self.attempt => self.task(now, id, message)?,
+            Event::Task(..) => {}
+            Event::Discovered(uid, facts) => {
+                if matches!(self.phase, Phase::Running) {
+                    self.source_event(&uid, EnumeratorEvent::Discovered(facts))?;
+                }
+            }
+            Event::Published { checkpoint, known } => self.published(now, checkpoint, known)?,
+            Event::PublishFailed { checkpoint, error, fenced } => {
+                if fenced {
+                    self.cancel(AfterCancel::Finish(Outcome::Fenced { error }));
+                } else if self.publishing.as_ref().is_some_and(|content| content.checkpoint == checkpoint) {
+                    self.publishing = None;
+                    self.checkpoint_failed(now, checkpoint, &error);
+                }
+            }
+            Event::Committed(checkpoint) => self.committed(checkpoint),
+            Event::CommitFailed { checkpoint, error, fenced } => {
+                self.committing = None;
+                let error = format!("commit of checkpoint {checkpoint}: {error}");
+                if fenced {
+                    self.cancel(AfterCancel::Finish(Outcome::Fenced { error }));
+                } else {
+                    self.fail(&error, TaskBlame::External, true);
+                }
+            }
+            Event::Stop => self.stop_asked = true,
+            Event::Abandon => self.cancel(AfterCancel::Finish(Outcome::Abandoned)),
+            Event::Tick => {}
+        }
+        self.advance(now);
+        Ok(())
+    }
+
+    fn restored(&mut self, now: Micros, restored: RestoredJob) -> Result<()> {
+        if self.phase != Phase::Restoring {
+            return Ok(());
+        }
+        self.known = restored.known;
+        self.next_number = self.next_number.max(restored.next_number);
+        self.uncommitted = restored.uncommitted;
+        self.committing = None;
+        self.last_published = restored.checkpoint;
+        self.restored_from = restored.checkpoint;
+        self.attempt += 1;
+        self.phase = Phase::Running;
+        self.running.clear();
+        self.data_ended.clear();
+        self.alive = (0..self.roles.len()).map(|index| self.task_id(index)).collect();
+        self.next_trigger_at = now + self.config.checkpoint_interval;
+        self.actions.push_back(Action::Deploy { attempt: self.attempt });
+        let uids: Vec<_> = self.sources.keys().cloned().collect();
+        for uid in uids {
+            let splits = restored.splits.get(&uid).cloned().unwrap_or_default();
+            let state = restored.enumerators.get(&uid).map(Vec::as_slice);
+            let effects = match self.sources.get_mut(&uid) {
+                Some(source) => source.start(state, splits)?,
+                None => Vec::new(),
+            };
+            self.source_effects(&uid, effects);
+        }
+        self.commit_next();
+        Ok(())
+    }
+
+    fn task_id(&self, index: usize) -> TaskId {
+        TaskId { attempt: self.attempt, ..self.roles[index].id.clone() }
+    }
+
+    fn task(&mut self, now: Micros, id: TaskId, message: FromTask) -> Result<()> {
+        match message {
+            FromTask::Running => {
+                self.running.insert(id);
+            }
+            FromTask::Acknowledged { checkpoint, parts, released, finished } => {
+                let Some(pending) = self.pending.as_mut().filter(|pending| pending.checkpoint == checkpoint)
+                else {
+                    return Ok(());
+                };
+                if pending.acknowledge(&id, parts, released, finished)
+                    && let Some(complete) = self.pending.take()
+                {
+                    self.publish(complete);
+                }
+            }
+            FromTask::Declined { checkpoint, reason } => {
+                if self.pending.as_ref().is_some_and(|pending| pending.checkpoint == checkpoint) {
+                    self.pending = None;
+                    self.checkpoint_failed(now, checkpoint, &format!("task {id}: {reason}"));
+                }
+            }
+            FromTask::DataEnded => {
+                self.data_ended.insert(id);
+            }
+            FromTask::SplitFinished { uid, split } => {
+                self.source_event(&uid, EnumeratorEvent::Finished { subtask: id.subtask, split })?;
+            }
+            FromTask::SourceMessage { uid, message } => {
+                self.source_event(&uid, EnumeratorEvent::FromReader { subtask: id.subtask, message })?;
+            }
+            FromTask::Failed { error, blame, retryable } => {
+                let error = format!("task {id}: {error}");
+                // A task that cannot open what it restores, for good: the checkpoint is damaged.
+                let opening = !self.running.contains(&id);
+                match self.restored_from.filter(|_| opening && !retryable && blame == TaskBlame::External) {
+                    Some(checkpoint) => {
+                        self.actions.push_back(Action::PassOver(checkpoint));
+                        self.fail(&error, blame, true);
+                    }
+                    None => self.fail(&error, blame, retryable),
+                }
+            }
+            FromTask::Ended => {}
+            FromTask::Stopped => {
+                self.alive.remove(&id);
+                if self.alive.is_empty() {
+                    self.all_stopped(now);
+                } else if matches!(self.phase, Phase::Running) {
+                    self.fail(&format!("task {id} stopped before its end"), TaskBlame::Internal, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn all_stopped(&mut self, now: Micros) {
+        match self.phase.clone() {
+            Phase::Ending => self.finish(Outcome::Completed),
+            Phase::Cancelling(AfterCancel::Finish(outcome)) => self.finish(outcome),
+            Phase::Cancelling(AfterCancel::Restart(error, blame)) => {
+                self.restart_or_finish(now, error, blame)
+            }
+            _ => {}
+        }
+    }
+
+    fn restart_or_finish(&mut self, now: Micros, error: String, blame: TaskBlame) {
+        match self.config.restart.decide(self.restarts) {
+            RestartDecision::After(delay) => {
+                self.restarts += 1;
+                self.phase = Phase::Delayed { until: now + delay };
+                tracing::warn!(%error, restarts = self.restarts, "restarting from the last checkpoint");
+            }
+            RestartDecision::GiveUp => self.finish(Outcome::Failed { error, blame }),
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.phase = Phase::Done;
+        self.actions.push_back(Action::Finish(outcome));
+    }
+
+    fn fail(&mut self, error: &str, blame: TaskBlame, retryable: bool) {
+        let after = if retryable {
+            AfterCancel::Restart(error.to_string(), blame)
+        } else {
+            AfterCancel::Finish(Outcome::Failed { error: error.to_string(), blame })
+        };
+        tracing::error!(error, retryable, "task failed");
+        self.cancel(after);
+    }
+
+    fn cancel(&mut self, after: AfterCancel) {
+        match &self.phase {
+            Phase::Done => return,
+            // The first failure is the cause; only leaving for good overrides a restart.
+            Phase::Cancelling(AfterCancel::Finish(_)) => return,
+            Phase::Cancelling(AfterCancel::Restart(..)) if matches!(after, AfterCancel::Restart(..)) => {
+                return;
+            }
+            _ => {}
+        }
+        self.pending = None;
+        self.publishing = None;
+        self.last = None;
+        if self.alive.is_empty() {
+            if let AfterCancel::Finish(outcome) = after {
+                self.finish(outcome);
+            }
+            return;
+        }
+        for id in &self.alive {
+            self.actions.push_back(Action::ToTask(id.clone(), ToTask::Cancel));
+        }
+        self.phase = Phase::Cancelling(after);
+    }
+
+    /// Does what time and the state of things ask for.
+    fn advance(&mut self, now: Micros) {
+        if let Phase::Delayed { until } = self.phase
+            && until <= now
+        {
+            self.phase = Phase::Restoring;
+            self.actions.push_back(Action::Restore);
+        }
+        if self.stop_asked && matches!(self.phase, Phase::Delayed { .. }) {
+            self.finish(Outcome::Stopped);
+        }
+        if self.phase != Phase::Running {
+            return;
+        }
+        if let Some(pending) = &self.pending
+            && now >= pending.started + self.config.checkpoint_timeout
+        {
+            let (checkpoint, missing) = (pending.checkpoint, pending.missing());
+            self.pending = None;
+            self.checkpoint_failed(now, checkpoint, &format!("timed out; not acknowledged by {missing}"));
+        }
+        if self.last.is_some_and(|last| self.is_settled(last)) {
+            self.leave();
+            return;
+        }
+        let all_ended = self.data_ended.len() == self.roles.len();
+        let urgent = (all_ended || self.stop_asked) && self.last.is_none();
+        let idle =
+            self.pending.is_none() && self.publishing.is_none() && self.running.len() == self.roles.len();
+        let due = now >= self.next_trigger_at && self.last.is_none();
+        // After a failed last checkpoint the next try waits for its time.
+        if idle && (due || urgent && self.failures_in_row == 0) {
+            self.trigger(now, all_ended || self.stop_asked);
+        }
+    }
+
+    /// Whether a checkpoint is published and nothing up to it is uncommitted.
+    fn is_settled(&self, checkpoint: CheckpointId) -> bool {
+        self.last_published >= Some(checkpoint) && self.uncommitted.keys().all(|&other| other > checkpoint)
+    }
+
+    fn leave(&mut self) {
+        if self.data_ended.len() < self.roles.len() {
+            self.cancel(AfterCancel::Finish(Outcome::Stopped));
+            return;
+        }
+        self.phase = Phase::Ending;
+        for index in 0..self.roles.len() {
+            if self.roles[index].source.is_some() {
+                self.actions.push_back(Action::ToTask(self.task_id(index), ToTask::Finish));
+            }
+        }
+    }
+
+    fn trigger(&mut self, now: Micros, last: bool) {
+        let checkpoint = CheckpointId { generation: self.generation, number: self.next_number };
+        self.next_number += 1;
+        self.next_trigger_at = now + self.config.checkpoint_interval;
+        let enumerators = self.sources.iter().map(|(uid, source)| (uid.clone(), source.snapshot())).collect();
+        self.pending = Some(PendingCheckpoint::new(checkpoint, now, self.alive.clone(), enumerators));
+        if last {
+            self.last = Some(checkpoint);
+        }
+        // Sources last: whoever gets a barrier knows the checkpoint already.
+        for wants_source in [false, true] {
+            for index in 0..self.roles.len() {
+                if self.roles[index].source.is_some() == wants_source {
+                    let trigger = ToTask::Trigger { checkpoint, known: self.known.clone() };
+                    self.actions.push_back(Action::ToTask(self.task_id(index), trigger));
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, complete: PendingCheckpoint) {
+        let uids = self.roles.iter().map(|role| (role.id.chain, role.uids.clone())).collect();
+        let content = complete.into_content(&uids, self.uncommitted.clone());
+        self.actions.push_back(Action::Publish(Box::new(content.0.clone())));
+        for (uid, splits) in content.1 {
+            if let Some(source) = self.sources.get_mut(&uid) {
+                source.hold_released(content.0.checkpoint, splits);
+            }
+        }
+        self.publishing = Some(content.0);
+    }
+
+    fn published(
+        &mut self,
+        now: Micros,
+        checkpoint: CheckpointId,
+        known: Arc<BTreeMap<String, FileHandle>>,
+    ) -> Result<()> {
+        let Some(content) = self.publishing.take_if(|content| content.checkpoint == checkpoint) else {
+            return Ok(());
+        };
+        self.failures_in_row = 0;
+        self.last_published = Some(checkpoint);
+        self.known = known;
+        // Without committables too: only what is known to be committed is ever collected.
+        self.uncommitted.insert(checkpoint, content.committables());
+        self.next_trigger_at = self.next_trigger_at.max(now);
+        self.tell_all(&ToTask::Completed(checkpoint));
+        let uids: Vec<_> = self.sources.keys().cloned().collect();
+        for uid in uids {
+            let effects = match self.sources.get_mut(&uid) {
+                Some(source) => source.checkpoint_completed(checkpoint)?,
+                None => Vec::new(),
+            };
+            self.source_effects(&uid, effects);
+        }
+        self.commit_next();
+        Ok(())
+    }
+
+    fn commit_next(&mut self) {
+        if self.committing.is_none()
+            && let Some((&checkpoint, committables)) = self.uncommitted.first_key_value()
+        {
+            self.committing = Some(checkpoint);
+            self.actions.push_back(Action::Commit(checkpoint, committables.clone()));
+        }
+    }
+
+    fn committed(&mut self, checkpoint: CheckpointId) {
+        self.committing = None;
+        self.uncommitted.remove(&checkpoint);
+        self.commit_next();
+    }
+
+    fn checkpoint_failed(&mut self, now: Micros, checkpoint: CheckpointId, reason: &str) {
+        tracing::warn!(%checkpoint, reason, "checkpoint failed");
+        self.failures_in_row += 1;
+        self.last = self.last.filter(|&last| last != checkpoint);
+        for source in self.sources.values_mut() {
+            source.checkpoint_aborted(checkpoint);
+        }
+        self.tell_all(&ToTask::Aborted(checkpoint));
+        if self.failures_in_row >= self.config.checkpoint_failures_max {
+            let error = format!("{} checkpoints failed in a row, the last: {reason}", self.failures_in_row);
+            self.failures_in_row = 0;
+            self.fail(&error, TaskBlame::External, true);
+            return;
+        }
+        let retry_at = now + self.config.checkpoint_interval.min(SECOND);
+        if self.stop_asked || self.data_ended.len() == self.roles.len() {
+            self.next_trigger_at = retry_at;
+        }
+    }
+
+    fn tell_all(&mut self, message: &ToTask) {
+        for id in &self.alive {
+            self.actions.push_back(Action::ToTask(id.clone(), message.clone()));
+        }
+    }
+
+    fn source_event(&mut self, uid: &Uid, event: EnumeratorEvent) -> Result<()> {
+        let Some(source) = self.sources.get_mut(uid) else {
+            return Err(Error::internal(format!("there is no source {uid}")));
+        };
+        let effects = source.handle(event)?;
+        self.source_effects(uid, effects);
+        Ok(())
+    }
+
+    fn source_effects(&mut self, uid: &Uid, effects: Vec<SourceEffect>) {
+        for SourceEffect { subtask, command } in effects {
+            let index =
+                self.roles.iter().position(|r| r.source.as_ref() == Some(uid) && r.id.subtask == subtask);
+            if let Some(index) = index {
+                let id = self.task_id(index);
+                self.actions.push_back(Action::ToTask(id, command));
+            }
+        }
+    }
+}
+
+fn blame_of(error: &Error) -> TaskBlame {
+    match FromTask::failed(error) {
+        FromTask::Failed { blame, .. } => blame,
+        _ => TaskBlame::Internal,
+    }
+}

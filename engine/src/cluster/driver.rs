@@ -1,0 +1,432 @@
+//! Carries out what a job's coordinator decides: deploys tasks, reads and writes the store in the
+//! background, commits, runs discoveries. A state machine itself, polled by a thread or by the
+//! simulator; it never blocks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::coordinator::{Action, CheckpointContent, Coordinator, Event, Outcome};
+use super::deployment::{Deployment, roles};
+use super::job_store::{JobStore, RestoredCheckpoint};
+use super::{FromTask, JobConfig, SourceRole, TaskId};
+use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest};
+use crate::graph::{Graph, NodeKind, Plan, Uid};
+use crate::metrics::{Counter, Gauge, Registry};
+use crate::operator::Waker;
+use crate::runtime::{Background, ChannelBounds, Clock, Mailbox, TaskEnvironment, TaskRunner};
+use crate::sink::{Committable, Committer};
+use crate::source::Discovery;
+use crate::state::StateBackend;
+use crate::time::Micros;
+use crate::{Error, Result};
+
+/// What the driver's inbox takes.
+enum DriverEvent {
+    /// The generation is ours.
+    Claimed(Result<u64>),
+    /// The newest checkpoint was read.
+    Read(Result<RestoredCheckpoint>),
+    /// A discovery looked.
+    Looked(Uid, Result<Option<Vec<u8>>>),
+    /// For the coordinator.
+    Coordinator(Event),
+}
+
+/// Where events for the driver wait.
+#[derive(Clone)]
+pub struct Inbox {
+    events: Arc<Mutex<VecDeque<DriverEvent>>>,
+    waker: Waker,
+}
+
+impl Inbox {
+    /// An empty inbox of the driver that `waker` wakes.
+    pub fn new(waker: Waker) -> Inbox {
+        Inbox { events: Arc::default(), waker }
+    }
+
+    fn send(&self, event: DriverEvent) {
+        self.events.lock().push_back(event);
+        self.waker.wake();
+    }
+
+    /// Asks for a last checkpoint, then the end.
+    pub fn stop(&self) {
+        self.send(DriverEvent::Coordinator(Event::Stop));
+    }
+
+    /// Asks for the end at once.
+    pub fn abandon(&self) {
+        self.send(DriverEvent::Coordinator(Event::Abandon));
+    }
+}
+
+/// What a job runs on.
+#[derive(Clone)]
+pub struct JobEnvironment {
+    /// Processing time.
+    pub clock: Arc<dyn Clock>,
+    /// Where blocking work runs.
+    pub background: Arc<dyn Background>,
+    /// Where checkpoints are.
+    pub storage: Arc<dyn CheckpointStorage>,
+    /// Where state lives.
+    pub backend: Arc<dyn StateBackend>,
+    /// Where metrics go.
+    pub registry: Registry,
+    /// Bounds of each channel.
+    pub bounds: ChannelBounds,
+}
+
+/// What a poll answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverPoll {
+    /// There is more to do.
+    Ready,
+    /// Poll again when woken, or at this processing time.
+    Waiting(Option<Micros>),
+    /// The job is over.
+    Finished(Outcome),
+}
+
+struct Look {
+    discovery: Arc<Mutex<Box<dyn Discovery>>>,
+    interval: Micros,
+    /// `None` while one is under way.
+    next_at: Option<Micros>,
+}
+
+struct DriverMetrics {
+    checkpoints: Counter,
+    checkpoints_failed: Counter,
+    restarts: Gauge,
+    last_checkpoint: Gauge,
+    last_duration: Gauge,
+}
+
+/// Drives one job in one process.
+pub struct JobDriver {
+    environment: JobEnvironment,
+    config: JobConfig,
+    graph: Arc<Graph>,
+    plan: Arc<Plan>,
+    runner: Box<dyn TaskRunner>,
+    inbox: Inbox,
+    store: Arc<JobStore>,
+    coordinator: Option<Coordinator>,
+    generation: u64,
+    manifest: Option<Arc<Manifest>>,
+    mailboxes: BTreeMap<TaskId, Arc<Mailbox>>,
+    looks: BTreeMap<Uid, Look>,
+    committers: BTreeMap<Uid, Arc<dyn Committer>>,
+    over: Arc<AtomicBool>,
+    metrics: DriverMetrics,
+    publishing_since: Micros,
+    started: bool,
+    outcome: Option<Outcome>,
+}
+
+impl JobDriver {
+    /// A driver for `graph`; the first poll claims the job's next generation.
+    ///
+    /// # Errors
+    /// A user error when the graph cannot be planned, or a discovery cannot be made.
+    pub fn new(
+        graph: Graph,
+        config: JobConfig,
+        environment: JobEnvironment,
+        runner: Box<dyn TaskRunner>,
+        inbox: Inbox,
+    ) -> Result<JobDriver> {
+        let plan = Plan::new(&graph, config.parallelism, config.max_parallelism)?;
+        let mut looks = BTreeMap::new();
+        let mut committers = BTreeMap::new();
+        for node in &graph.nodes {
+            match &node.kind {
+                NodeKind::Source { source, .. } => {
+                    if let Some(discovery) = source.discovery()? {
+                        let interval = discovery.interval();
+                        let discovery = Arc::new(Mutex::new(discovery));
+                        looks.insert(node.uid.clone(), Look { discovery, interval, next_at: None });
+                    }
+                }
+                NodeKind::Operator { committer, .. } => {
+                    committers
+                        .extend(committer.iter().map(|committer| (node.uid.clone(), committer.clone())));
+                }
+            }
+        }
+        let store = Arc::new(JobStore::new(environment.storage.clone(), &config, graph.fingerprint())?);
+        let group = environment.registry.group(vec![("job", config.name.clone())]);
+        let metrics = DriverMetrics {
+            checkpoints: group.counter("checkpoints_completed_total", "Checkpoints published."),
+            checkpoints_failed: group.counter("checkpoints_failed_total", "Checkpoints not published."),
+            restarts: group.gauge("restarts", "Restarts of the job's tasks in this generation."),
+            last_checkpoint: group.gauge("last_checkpoint", "Number of the newest published checkpoint."),
+            last_duration: group.gauge("last_publish_us", "How long publishing the newest checkpoint took."),
+        };
+        Ok(JobDriver {
+            environment,
+            config,
+            graph: Arc::new(graph),
+            plan: Arc::new(plan),
+            runner,
+            inbox,
+            store,
+            coordinator: None,
+            generation: 0,
+            manifest: None,
+            mailboxes: BTreeMap::new(),
+            looks,
+            committers,
+            over: Arc::default(),
+            metrics,
+            publishing_since: 0,
+            started: false,
+            outcome: None,
+        })
+    }
+
+    /// Does a bounded amount of work.
+    pub fn poll(&mut self) -> DriverPoll {
+        if let Some(outcome) = &self.outcome {
+            return DriverPoll::Finished(outcome.clone());
+        }
+        let now = self.environment.clock.now();
+        if !std::mem::replace(&mut self.started, true) {
+            let store = self.store.clone();
+            self.background("claim", move || DriverEvent::Claimed(store.claim()));
+            return DriverPoll::Ready;
+        }
+        let event = self.inbox.events.lock().pop_front();
+        if let Some(event) = event {
+            self.event(now, event);
+            return DriverPoll::Ready;
+        }
+        if self.look(now) {
+            return DriverPoll::Ready;
+        }
+        let tick_at = self.coordinator.as_ref().and_then(Coordinator::tick_at);
+        if tick_at.is_some_and(|at| at <= now) {
+            self.coordinate(now, Event::Tick);
+            return DriverPoll::Ready;
+        }
+        let look_at = self.looks.values().filter_map(|look| look.next_at).min();
+        DriverPoll::Waiting([tick_at, look_at].into_iter().flatten().min())
+    }
+
+    /// How often tasks were restarted.
+    pub fn restarts(&self) -> u32 {
+        self.coordinator.as_ref().map_or(0, Coordinator::restarts)
+    }
+
+    fn event(&mut self, now: Micros, event: DriverEvent) {
+        match event {
+            DriverEvent::Claimed(Ok(generation)) => {
+                self.generation = generation;
+                let sources = self.source_roles();
+                let roles = roles(&self.graph, &self.plan);
+                self.coordinator =
+                    Some(Coordinator::new(self.config.coordinator.clone(), generation, roles, sources));
+                self.act(Action::Restore);
+            }
+            DriverEvent::Claimed(Err(error)) => {
+                let blame = super::TaskBlame::External;
+                self.outcome =
+                    Some(Outcome::Failed { error: format!("cannot claim the job: {error}"), blame });
+            }
+            DriverEvent::Read(Ok(RestoredCheckpoint { job, manifest })) => {
+                self.manifest = manifest;
+                self.coordinate(now, Event::Restored(job));
+                for look in self.looks.values_mut() {
+                    look.next_at = Some(now);
+                }
+            }
+            DriverEvent::Read(Err(error)) => {
+                let retryable = error.is_retryable();
+                self.coordinate(now, Event::RestoreFailed { error: error.to_string(), retryable });
+            }
+            DriverEvent::Looked(uid, found) => {
+                if let Some(look) = self.looks.get_mut(&uid) {
+                    look.next_at = Some(now + look.interval);
+                }
+                match found {
+                    Ok(Some(facts)) => self.coordinate(now, Event::Discovered(uid, facts)),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%uid, %error, "discovery failed; it looks again"),
+                }
+            }
+            DriverEvent::Coordinator(event) => self.coordinate(now, event),
+        }
+    }
+
+    fn source_roles(&self) -> BTreeMap<Uid, SourceRole> {
+        let mut sources = BTreeMap::new();
+        for chain in &self.plan.chains {
+            let node = &self.graph.nodes[chain.nodes[0].0];
+            if let NodeKind::Source { source, .. } = &node.kind {
+                let discovers = self.looks.contains_key(&node.uid);
+                let role = SourceRole { source: source.clone(), parallelism: chain.parallelism, discovers };
+                sources.insert(node.uid.clone(), role);
+            }
+        }
+        sources
+    }
+
+    /// Starts the discoveries that are due.
+    fn look(&mut self, now: Micros) -> bool {
+        let mut due = Vec::new();
+        for (uid, look) in &mut self.looks {
+            if look.next_at.is_some_and(|at| at <= now) {
+                look.next_at = None;
+                due.push((uid.clone(), look.discovery.clone()));
+            }
+        }
+        let any = !due.is_empty();
+        for (uid, discovery) in due {
+            let name = format!("discovery {uid}");
+            self.background(&name, move || {
+                let found = discovery.lock().poll();
+                DriverEvent::Looked(uid, found)
+            });
+        }
+        any
+    }
+
+    fn coordinate(&mut self, now: Micros, event: Event) {
+        match &event {
+            Event::Published { checkpoint, .. } => {
+                self.metrics.checkpoints.add(1);
+                self.metrics.last_checkpoint.set(i64::try_from(checkpoint.number).unwrap_or(i64::MAX));
+                self.metrics.last_duration.set(now - self.publishing_since);
+            }
+            Event::PublishFailed { .. } | Event::Task(_, FromTask::Declined { .. }) => {
+                self.metrics.checkpoints_failed.add(1);
+            }
+            _ => {}
+        }
+        let Some(coordinator) = &mut self.coordinator else {
+            // Stop or abandon before the job was claimed.
+            if matches!(event, Event::Stop | Event::Abandon) {
+                self.outcome = Some(Outcome::Abandoned);
+            }
+            return;
+        };
+        let actions = coordinator.handle(now, event);
+        self.metrics.restarts.set(i64::from(coordinator.restarts()));
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Restore => {
+                let store = self.store.clone();
+                self.background("restore", move || DriverEvent::Read(store.read_newest()));
+            }
+            Action::PassOver(checkpoint) => self.store.mark_damaged(checkpoint),
+            Action::Deploy { attempt } => self.deploy(attempt),
+            Action::ToTask(id, command) => {
+                if let Some(mailbox) = self.mailboxes.get(&id) {
+                    mailbox.send(command);
+                }
+            }
+            Action::Publish(content) => self.publish(*content),
+            Action::Commit(checkpoint, committables) => self.commit(checkpoint, committables),
+            Action::Finish(outcome) => {
+                self.over.store(true, Ordering::Release);
+                self.mailboxes.clear();
+                self.outcome = Some(outcome);
+            }
+        }
+    }
+
+    fn deploy(&mut self, attempt: u64) {
+        let inbox = self.inbox.clone();
+        let reports =
+            Arc::new(move |id, message| inbox.send(DriverEvent::Coordinator(Event::Task(id, message))));
+        let deployment = Deployment {
+            job: self.config.name.as_str().into(),
+            graph: self.graph.clone(),
+            plan: self.plan.clone(),
+            bounds: self.environment.bounds,
+            registry: self.environment.registry.clone(),
+            generation: self.generation,
+            environment: TaskEnvironment {
+                clock: self.environment.clock.clone(),
+                background: self.environment.background.clone(),
+                reports,
+                storage: self.environment.storage.clone(),
+                backend: self.environment.backend.clone(),
+                job_path: self.store.job_path().into(),
+            },
+        };
+        self.mailboxes = deployment.start(attempt, self.manifest.as_ref(), self.runner.as_mut());
+    }
+
+    fn publish(&mut self, content: CheckpointContent) {
+        self.publishing_since = self.environment.clock.now();
+        let store = self.store.clone();
+        let parallelism = self.parallelism();
+        let checkpoint = content.checkpoint;
+        self.background(&format!("publish {checkpoint}"), move || {
+            DriverEvent::Coordinator(match store.publish(content, parallelism) {
+                Ok(known) => Event::Published { checkpoint, known },
+                Err(error) => {
+                    Event::PublishFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
+                }
+            })
+        });
+    }
+
+    fn parallelism(&self) -> BTreeMap<Uid, u32> {
+        let chains = self.plan.chains.iter();
+        let nodes = chains.flat_map(|chain| chain.nodes.iter().map(|node| (node.0, chain.parallelism)));
+        nodes.map(|(node, parallelism)| (self.graph.nodes[node].uid.clone(), parallelism)).collect()
+    }
+
+    fn commit(&mut self, checkpoint: CheckpointId, committables: Vec<Committable>) {
+        let store = self.store.clone();
+        let committers = self.committers.clone();
+        let over = self.over.clone();
+        self.background(&format!("commit {checkpoint}"), move || {
+            let committed = commit_all(&committers, committables, &|| over.load(Ordering::Acquire))
+                .and_then(|()| store.committed(checkpoint));
+            DriverEvent::Coordinator(match committed {
+                Ok(()) => Event::Committed(checkpoint),
+                Err(error) => {
+                    Event::CommitFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
+                }
+            })
+        });
+    }
+
+    fn background(&self, name: &str, job: impl FnOnce() -> DriverEvent + Send + 'static) {
+        let inbox = self.inbox.clone();
+        self.environment.background.spawn(name, Box::new(move || inbox.send(job())));
+    }
+}
+
+fn commit_all(
+    committers: &BTreeMap<Uid, Arc<dyn Committer>>,
+    committables: Vec<Committable>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<()> {
+    let mut by_uid: BTreeMap<Uid, Vec<Committable>> = BTreeMap::new();
+    for committable in committables {
+        by_uid.entry(committable.uid.clone()).or_default().push(committable);
+    }
+    for (uid, committables) in by_uid {
+        let committer = committers.get(&uid).ok_or_else(|| {
+            Error::user(format!(
+                "the checkpoint holds uncommitted output of sink {uid}, which the job no longer has"
+            ))
+        })?;
+        committer.commit(&committables, cancelled)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! The simulated executor: a whole job in one thread, with a virtual clock, in an order that a
+//! seed decides. The same tasks, coordinator and driver as in production; a run replays exactly
+//! from its seed.
+//!
+//! Runnable things are tasks that are awake, pieces of background work, and the driver. When
+//! nothing is runnable the clock jumps to the next time that somebody waits for. A crash drops
+//! everything at once but the store and the world outside; the caller then starts anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
+use super::{FromTask, JobConfig, Outcome};
+use crate::checkpoint::CheckpointStorage;
+use crate::graph::Graph;
+use crate::metrics::Registry;
+use crate::operator::Waker;
+use crate::runtime::{
+    Background, ChannelBounds, Job, ManualClock, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
+};
+use crate::state::StateBackend;
+use crate::time::Micros;
+use crate::{Error, Result};
+
+/// A small deterministic generator (SplitMix64; Steele, Lea and Flood, 2014).
+#[derive(Clone, Debug)]
+pub struct SeededOrder(u64);
+
+impl SeededOrder {
+    /// A generator that a seed decides.
+    pub fn new(seed: u64) -> Self {
+        SeededOrder(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`, which is at least 1.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next_u64() % end.max(1) as u64) as usize
+    }
+}
+
+struct SimulatedTask {
+    task: Option<Task>,
+    reports: Reports,
+    awake: Arc<AtomicBool>,
+    wake_at: Option<Micros>,
+}
+
+#[derive(Clone, Default)]
+struct Work(Arc<Mutex<Vec<(String, Job)>>>);
+
+impl Background for Work {
+    fn spawn(&self, name: &str, job: Job) {
+        self.0.lock().push((name.to_string(), job));
+    }
+}
+
+#[derive(Clone, Default)]
+struct Tasks {
+    wakers: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
+    tasks: Arc<Mutex<Vec<SimulatedTask>>>,
+}
+
+impl TaskRunner for Tasks {
+    fn waker(&mut self) -> (Waker, TaskSlot) {
+        let awake = Arc::new(AtomicBool::new(true));
+        let mut wakers = self.wakers.lock();
+        let slot = TaskSlot::numbered(wakers.len());
+        wakers.push(awake.clone());
+        (Waker::new(move || awake.store(true, Ordering::Release)), slot)
+    }
+
+    fn run(&mut self, slot: TaskSlot, task: Task, reports: Reports) {
+        let awake = self.wakers.lock()[slot.number].clone();
+        self.tasks.lock().push(SimulatedTask { task: Some(task), reports, awake, wake_at: None });
+    }
+}
+
+/// What a simulated run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Simulated {
+    /// The job ended.
+    Ended(Outcome),
+    /// The run was crashed at the step asked for.
+    Crashed,
+}
+
+/// What a simulated run is given.
+pub struct SimulationSetup {
+    /// Decides the order of everything.
+    pub seed: u64,
+    /// After so many steps everything is dropped; `None`: never.
+    pub crash_at: Option<u64>,
+    /// A run of more steps is stuck.
+    pub steps_max: u64,
+    /// Starts where the last run's clock stood.
+    pub clock: ManualClock,
+    /// Survives a crash.
+    pub storage: Arc<dyn CheckpointStorage>,
+    /// Where state lives; does not survive.
+    pub backend: Arc<dyn StateBackend>,
+    /// Bounds of each channel; small ones find more.
+    pub bounds: ChannelBounds,
+}
+
+/// Runs a job until it ends or is crashed.
+///
+/// # Errors
+/// An internal error when the job is stuck: nobody can run and nobody waits for a time, or the
+/// steps ran out. It says who waits for what.
+pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Result<Simulated> {
+    let mut order = SeededOrder::new(setup.seed);
+    let work = Work::default();
+    let tasks = Tasks::default();
+    let driver_awake = Arc::new(AtomicBool::new(true));
+    let waking = driver_awake.clone();
+    let inbox = Inbox::new(Waker::new(move || waking.store(true, Ordering::Release)));
+    let environment = JobEnvironment {
+        clock: Arc::new(setup.clock.clone()),
+        background: Arc::new(work.clone()),
+        storage: setup.storage,
+        backend: setup.backend,
+        registry: Registry::default(),
+        bounds: setup.bounds,
+    };
+    let mut driver = JobDriver::new(graph, config, environment, Box::new(tasks.clone()), inbox)?;
+    let mut driver_wake_at = None;
+    for step in 0..setup.steps_max {
+        if setup.crash_at == Some(step) {
+            return Ok(Simulated::Crashed);
+        }
+        let now = crate::runtime::Clock::now(&setup.clock);
+        let runnable = runnable(&tasks, &work, &driver_awake, driver_wake_at, now);
+        if runnable.is_empty() {
+            let next = next_time(&tasks, driver_wake_at);
+            let Some(next) = next else {
+                return Err(Error::internal(format!("stuck after {step} steps: {}", describe(&tasks))));
+            };
+            setup.clock.advance_to(next);
+            continue;
+        }
+        match runnable[order.below(runnable.len())] {
+            Runnable::Driver => {
+                driver_awake.store(false, Ordering::Release);
+                match driver.poll() {
+                    DriverPoll::Ready => driver_awake.store(true, Ordering::Release),
+                    DriverPoll::Waiting(until) => driver_wake_at = until,
+                    DriverPoll::Finished(outcome) => return Ok(Simulated::Ended(outcome)),
+                }
+            }
+            Runnable::Work(index) => {
+                let (_, job) = work.0.lock().remove(index);
+                job();
+            }
+            Runnable::Task(index) => poll_task(&tasks, index),
+        }
+    }
+    Err(Error::internal(format!("not over after {} steps: {}", setup.steps_max, describe(&tasks))))
+}
+
+#[derive(Clone, Copy)]
+enum Runnable {
+    Driver,
+    Work(usize),
+    Task(usize),
+}
+
+fn runnable(
+    tasks: &Tasks,
+    work: &Work,
+    driver: &AtomicBool,
+    driver_at: Option<Micros>,
+    now: Micros,
+) -> Vec<Runnable> {
+    let mut runnable = Vec::new();
+    if driver.load(Ordering::Acquire) || driver_at.is_some_and(|at| at <= now) {
+        runnable.push(Runnable::Driver);
+    }
+    runnable.extend((0..work.0.lock().len()).map(Runnable::Work));
+    for (index, task) in tasks.tasks.lock().iter().enumerate() {
+        let due = task.awake.load(Ordering::Acquire) || task.wake_at.is_some_and(|at| at <= now);
+        if task.task.is_some() && due {
+            runnable.push(Runnable::Task(index));
+        }
+    }
+    runnable
+}
+
+fn next_time(tasks: &Tasks, driver_at: Option<Micros>) -> Option<Micros> {
+    let tasks = tasks.tasks.lock();
+    let waiting = tasks.iter().filter(|task| task.task.is_some()).filter_map(|task| task.wake_at);
+    waiting.chain(driver_at).min()
+}
+
+fn poll_task(tasks: &Tasks, index: usize) {
+    // Polling may start other tasks' wake-ups but never takes this lock.
+    let (mut task, reports, awake) = {
+        let mut tasks = tasks.tasks.lock();
+        let slot = &mut tasks[index];
+        slot.wake_at = None;
+        let Some(task) = slot.task.take() else { return };
+        (task, slot.reports.clone(), slot.awake.clone())
+    };
+    awake.store(false, Ordering::Release);
+    let polled = task.poll();
+    match polled {
+        Ok(TaskPoll::Ready) => awake.store(true, Ordering::Release),
+        Ok(TaskPoll::Waiting(until)) => tasks.tasks.lock()[index].wake_at = until,
+        Ok(TaskPoll::Finished) => {
+            reports(task.id().clone(), FromTask::Stopped);
+            return;
+        }
+        Err(error) => {
+            reports(task.id().clone(), FromTask::failed(&error));
+            reports(task.id().clone(), FromTask::Stopped);
+            return;
+        }
+    }
+    tasks.tasks.lock()[index].task = Some(task);
+}
+
+fn describe(tasks: &Tasks) -> String {
+    let tasks = tasks.tasks.lock();
+    let alive = tasks.iter().filter_map(|slot| slot.task.as_ref());
+    alive.map(|task| task.id().to_string()).collect::<Vec<_>>().join(", ")
+}

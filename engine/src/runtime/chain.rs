@@ -1,0 +1,279 @@
+//! A chain: operators fused into one task, called one after the other without a queue between.
+//!
+//! The chain is a tree of operators below a head (a source, or the operator behind the input
+//! gate). What is left to do is a stack: the newest comes first, so a batch runs down to the
+//! chain's ends before the operator that emitted it goes on, and a watermark is forwarded only
+//! when the operator is done with it. Between two steps the task may look at its outputs, so the
+//! rows in memory are bounded by one step's.
+
+use super::EdgeWriter;
+use crate::graph::Uid;
+use crate::metrics::Counter;
+use crate::operator::{Operator, OperatorContext, OutputIndex, Step};
+use crate::record::Batch;
+use crate::time::{Micros, Watermark};
+use crate::{Context, Result};
+
+/// Where an output's batches go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To an operator of the same chain, as its only input.
+    Operator(usize),
+    /// To an edge of the task.
+    Edge(usize),
+}
+
+/// An operator in its place.
+pub struct ChainLink {
+    /// Its stable name.
+    pub uid: Uid,
+    /// What it is, for errors.
+    pub name: String,
+    /// The instance.
+    pub operator: Box<dyn Operator>,
+    /// Where its outputs go: by output index.
+    pub targets: Vec<Vec<Target>>,
+    /// Counts the rows that it takes.
+    pub rows_in: Counter,
+    /// Counts the rows that it emits.
+    pub rows_out: Counter,
+}
+
+enum Work {
+    Process { link: usize, input: usize, batch: Batch },
+    Watermark { link: usize, watermark: Watermark },
+    ForwardWatermark { link: usize, watermark: Watermark },
+    EndOfData { link: usize, input: usize },
+    ForwardEndOfData { link: usize },
+    Wake { link: usize },
+    Resume { link: usize },
+}
+
+/// The operators of one task.
+pub struct Chain {
+    links: Vec<ChainLink>,
+    /// Where a source's outputs go; empty when the head is `links[0]`.
+    head: Vec<Vec<Target>>,
+    work: Vec<Work>,
+    emitted: Vec<(OutputIndex, Batch)>,
+    wake_at: Vec<Option<Micros>>,
+    watermarks: Vec<Watermark>,
+    /// Inputs of `links[0]` that have not ended.
+    open_inputs: usize,
+    /// Which operators have forwarded the end of data: they are woken no more.
+    ended: Vec<bool>,
+}
+
+impl Chain {
+    /// A chain. With a source as head, `head` says where its outputs go; otherwise it is empty and
+    /// `links[0]` takes `inputs` inputs.
+    pub fn new(links: Vec<ChainLink>, head: Vec<Vec<Target>>, inputs: usize) -> Chain {
+        let count = links.len();
+        Chain {
+            links,
+            head,
+            work: Vec::new(),
+            emitted: Vec::new(),
+            wake_at: vec![None; count],
+            watermarks: vec![Watermark::MIN; count],
+            open_inputs: inputs,
+            ended: vec![false; count],
+        }
+    }
+
+    /// The operators.
+    pub fn links_mut(&mut self) -> &mut [ChainLink] {
+        &mut self.links
+    }
+
+    /// Whether everything given to the chain is dealt with.
+    pub fn is_done(&self) -> bool {
+        self.work.is_empty()
+    }
+
+    /// Gives a batch to the head operator.
+    pub fn push_batch(&mut self, input: usize, batch: Batch) {
+        self.work.push(Work::Process { link: 0, input, batch });
+    }
+
+    /// Gives a source's batch to whom it may concern.
+    ///
+    /// # Errors
+    /// An internal error from the edges.
+    pub fn push_source_batch(
+        &mut self,
+        output: OutputIndex,
+        batch: Batch,
+        edges: &mut [EdgeWriter],
+    ) -> Result<()> {
+        let targets = self.head.get(usize::from(output.0)).cloned().unwrap_or_default();
+        self.dispatch(&targets, batch, edges)
+    }
+
+    /// Gives the head operator, or those behind the source, a watermark.
+    pub fn push_watermark(&mut self, watermark: Watermark, edges: &mut [EdgeWriter]) {
+        if self.head.is_empty() {
+            self.work.push(Work::Watermark { link: 0, watermark });
+        } else {
+            for targets in self.head.clone() {
+                self.forward_watermark(&targets, watermark, edges);
+            }
+        }
+    }
+
+    /// Tells the head operator, or those behind the source, that an input has no more rows.
+    ///
+    /// # Errors
+    /// An internal error from the edges.
+    pub fn push_end_of_data(&mut self, input: usize, edges: &mut [EdgeWriter]) -> Result<()> {
+        if self.head.is_empty() {
+            self.open_inputs -= 1;
+            self.work.push(Work::EndOfData { link: 0, input });
+            return Ok(());
+        }
+        for targets in self.head.clone() {
+            self.forward_end_of_data(&targets, edges)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the head operator has forwarded the end of its data.
+    pub fn has_ended(&self) -> bool {
+        self.work.is_empty() && self.ended.first().is_none_or(|&ended| ended)
+    }
+
+    /// Wakes the operators whose time has come. Returns whether there were any.
+    pub fn push_due(&mut self, now: Micros) -> bool {
+        let mut any = false;
+        for link in (0..self.links.len()).rev() {
+            if !self.ended[link] && self.wake_at[link].is_some_and(|at| at <= now) {
+                self.wake_at[link] = None;
+                self.work.push(Work::Wake { link });
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Wakes all operators: the task's waker was used.
+    pub fn push_wake(&mut self) {
+        for link in (0..self.links.len()).rev().filter(|&link| !self.ended[link]) {
+            self.work.push(Work::Wake { link });
+        }
+    }
+
+    /// The earliest processing time that an operator asked to be woken at.
+    pub fn wake_at(&self) -> Option<Micros> {
+        self.wake_at.iter().zip(&self.ended).filter(|&(_, &ended)| !ended).filter_map(|(at, _)| *at).min()
+    }
+
+    /// Does one step. The error says which operator failed.
+    ///
+    /// # Errors
+    /// The operator's.
+    pub fn step(&mut self, now: Micros, edges: &mut [EdgeWriter]) -> Result<()> {
+        let Some(work) = self.work.pop() else { return Ok(()) };
+        match work {
+            Work::ForwardWatermark { link, watermark } => {
+                for targets in self.links[link].targets.clone() {
+                    self.forward_watermark(&targets, watermark, edges);
+                }
+                Ok(())
+            }
+            Work::ForwardEndOfData { link } => {
+                self.ended[link] = true;
+                for targets in self.links[link].targets.clone() {
+                    self.forward_end_of_data(&targets, edges)?;
+                }
+                Ok(())
+            }
+            Work::Process { link, input, batch } => {
+                self.links[link].rows_in.add(batch.row_count() as u64);
+                self.call(link, now, edges, |operator, cx| operator.process(input, batch, cx))
+            }
+            Work::Watermark { link, watermark } => {
+                self.watermarks[link] = watermark;
+                self.work.push(Work::ForwardWatermark { link, watermark });
+                self.call(link, now, edges, |operator, cx| operator.watermark(watermark, cx))
+            }
+            Work::EndOfData { link, input } => {
+                if link > 0 || self.open_inputs == 0 {
+                    self.work.push(Work::ForwardEndOfData { link });
+                }
+                self.call(link, now, edges, |operator, cx| operator.end_of_data(input, cx))
+            }
+            Work::Wake { link } => self.call(link, now, edges, |operator, cx| operator.wake(cx)),
+            Work::Resume { link } => self.call(link, now, edges, |operator, cx| operator.resume(cx)),
+        }
+    }
+
+    fn call(
+        &mut self,
+        index: usize,
+        now: Micros,
+        edges: &mut [EdgeWriter],
+        event: impl FnOnce(&mut dyn Operator, &mut OperatorContext<'_>) -> Result<Step>,
+    ) -> Result<()> {
+        let mut emitted = std::mem::take(&mut self.emitted);
+        let link = &mut self.links[index];
+        let mut cx =
+            OperatorContext::new(&mut emitted, &mut self.wake_at[index], self.watermarks[index], now);
+        let step = event(link.operator.as_mut(), &mut cx)
+            .context(|| format!("operator {} ({})", link.uid, link.name))?;
+        if step == Step::More {
+            self.work.push(Work::Resume { link: index });
+        }
+        let first = self.work.len();
+        for (output, batch) in emitted.drain(..) {
+            self.links[index].rows_out.add(batch.row_count() as u64);
+            match self.links[index].targets.get(usize::from(output.0)).map(Vec::as_slice) {
+                None | Some([]) => {}
+                Some(&[only]) => self.dispatch_one(only, batch, edges)?,
+                Some(several) => {
+                    let several = several.to_vec();
+                    self.dispatch(&several, batch, edges)?;
+                }
+            }
+        }
+        // The first emitted must be the first popped.
+        self.work[first..].reverse();
+        self.emitted = emitted;
+        Ok(())
+    }
+
+    fn dispatch(&mut self, targets: &[Target], batch: Batch, edges: &mut [EdgeWriter]) -> Result<()> {
+        for &target in targets {
+            self.dispatch_one(target, batch.clone(), edges)?;
+        }
+        Ok(())
+    }
+
+    fn dispatch_one(&mut self, target: Target, batch: Batch, edges: &mut [EdgeWriter]) -> Result<()> {
+        match target {
+            Target::Operator(link) => {
+                self.work.push(Work::Process { link, input: 0, batch });
+                Ok(())
+            }
+            Target::Edge(edge) => edges[edge].write(batch),
+        }
+    }
+
+    fn forward_watermark(&mut self, targets: &[Target], watermark: Watermark, edges: &mut [EdgeWriter]) {
+        for &target in targets {
+            match target {
+                Target::Operator(link) => self.work.push(Work::Watermark { link, watermark }),
+                Target::Edge(edge) => edges[edge].watermark(watermark),
+            }
+        }
+    }
+
+    fn forward_end_of_data(&mut self, targets: &[Target], edges: &mut [EdgeWriter]) -> Result<()> {
+        for &target in targets {
+            match target {
+                Target::Operator(link) => self.work.push(Work::EndOfData { link, input: 0 }),
+                Target::Edge(edge) => edges[edge].control(&super::Element::EndOfData)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! One outgoing edge of a task: splits batches over the targets' channels, keeps small shares
+//! back so that batches stay large at any fan-out, and holds what full channels refused.
+//!
+//! Costs per row of a hash edge: one modulo, one division, one index push, and one `take` per
+//! column. Rows are never sorted. Shares of fewer than [`SHARE_ROWS_MIN`] rows wait, for at most
+//! [`BATCHES_KEPT_MAX`] batches; barrier, end and sleep flush them. A watermark waits with the
+//! rows that it follows, for a later watermark is the weaker promise.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::UInt32Array;
+use arrow::datatypes::SchemaRef;
+
+use super::{Channel, Element};
+use crate::checkpoint::CheckpointId;
+use crate::graph::Partitioner;
+use crate::operator::Waker;
+use crate::record::Batch;
+use crate::state::KeyGroup;
+use crate::time::Watermark;
+use crate::{Error, Result};
+
+/// A share of at least so many rows leaves at once.
+const SHARE_ROWS_MIN: usize = 1_024;
+/// Shares wait for at most so many batches.
+const BATCHES_KEPT_MAX: usize = 8;
+
+struct Target {
+    channel: Arc<Channel>,
+    kept: Vec<Batch>,
+    kept_rows: usize,
+    /// What the channel refused, and what must not overtake it.
+    outbox: VecDeque<Element>,
+}
+
+/// The writing end of an edge.
+pub struct EdgeWriter {
+    partitioner: Partitioner,
+    max_parallelism: u32,
+    schema: SchemaRef,
+    targets: Vec<Target>,
+    batches_kept: usize,
+    watermark_kept: Option<Watermark>,
+    next: usize,
+    indices: Vec<Vec<u32>>,
+}
+
+impl EdgeWriter {
+    /// An edge to `channels`, one for each target subtask that this task sends to.
+    pub fn new(
+        partitioner: Partitioner,
+        max_parallelism: u32,
+        schema: SchemaRef,
+        channels: Vec<Arc<Channel>>,
+        waker: &Waker,
+        first: usize,
+    ) -> EdgeWriter {
+        let indices = vec![Vec::new(); channels.len()];
+        let targets = channels
+            .into_iter()
+            .map(|channel| {
+                channel.set_sender(waker.clone());
+                Target { channel, kept: Vec::new(), kept_rows: 0, outbox: VecDeque::new() }
+            })
+            .collect::<Vec<_>>();
+        let next = first % targets.len().max(1);
+        EdgeWriter {
+            partitioner,
+            max_parallelism,
+            schema,
+            targets,
+            batches_kept: 0,
+            watermark_kept: None,
+            next,
+            indices,
+        }
+    }
+
+    /// Writes a batch.
+    ///
+    /// # Errors
+    /// An internal error when a hash edge gets a batch without key hashes.
+    pub fn write(&mut self, batch: Batch) -> Result<()> {
+        if self.targets.len() == 1 {
+            self.release_watermark();
+            self.targets[0].send(Element::Batch(batch));
+            return Ok(());
+        }
+        match self.partitioner {
+            Partitioner::Forward | Partitioner::Rebalance => {
+                self.release_watermark();
+                self.targets[self.next].send(Element::Batch(batch));
+                self.next = (self.next + 1) % self.targets.len();
+                Ok(())
+            }
+            Partitioner::Broadcast => {
+                self.release_watermark();
+                for target in &mut self.targets {
+                    target.send(Element::Batch(batch.clone()));
+                }
+                Ok(())
+            }
+            Partitioner::Hash => self.write_hashed(&batch),
+        }
+    }
+
+    fn write_hashed(&mut self, batch: &Batch) -> Result<()> {
+        let hashes = batch
+            .key_hashes()
+            .ok_or_else(|| Error::internal("a hash edge got a batch without key hashes"))?;
+        let parallelism = self.targets.len() as u32;
+        for indices in &mut self.indices {
+            indices.clear();
+        }
+        for (row, &hash) in hashes.values().iter().enumerate() {
+            let target =
+                KeyGroup::of_hash(hash, self.max_parallelism).subtask(parallelism, self.max_parallelism);
+            self.indices[target as usize].push(row as u32);
+        }
+        let mut kept = false;
+        for (target, indices) in self.targets.iter_mut().zip(&mut self.indices) {
+            if indices.is_empty() {
+                continue;
+            }
+            let share = if indices.len() == batch.row_count() {
+                batch.clone()
+            } else {
+                let taken = UInt32Array::from(std::mem::take(indices));
+                let share = batch.take(&taken)?;
+                *indices = taken.into_parts().1.into_inner().into_vec().unwrap_or_default();
+                share
+            };
+            target.kept_rows += share.row_count();
+            target.kept.push(share);
+            if target.kept_rows >= SHARE_ROWS_MIN {
+                target.flush(&self.schema)?;
+            } else {
+                kept = true;
+            }
+        }
+        self.batches_kept = if kept { self.batches_kept + 1 } else { 0 };
+        if self.batches_kept >= BATCHES_KEPT_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what was kept back. Called before the task sleeps.
+    ///
+    /// # Errors
+    /// An internal error from joining batches.
+    pub fn flush(&mut self) -> Result<()> {
+        self.batches_kept = 0;
+        for target in &mut self.targets {
+            target.flush(&self.schema)?;
+        }
+        self.release_watermark();
+        Ok(())
+    }
+
+    /// Sends a watermark behind the rows before it.
+    pub fn watermark(&mut self, watermark: Watermark) {
+        self.watermark_kept = Some(watermark);
+        if self.batches_kept == 0 {
+            self.release_watermark();
+        }
+    }
+
+    /// The watermark may only pass when no row before it is kept back.
+    fn release_watermark(&mut self) {
+        if self.targets.iter().any(|target| target.kept_rows > 0) {
+            return;
+        }
+        if let Some(watermark) = self.watermark_kept.take() {
+            for target in &mut self.targets {
+                target.send(Element::Watermark(watermark));
+            }
+        }
+    }
+
+    /// Sends a control element to all targets, behind everything before it.
+    ///
+    /// # Errors
+    /// An internal error from joining batches.
+    pub fn control(&mut self, element: &Element) -> Result<()> {
+        self.flush()?;
+        for target in &mut self.targets {
+            target.send(element.clone());
+        }
+        Ok(())
+    }
+
+    /// Sends a barrier to all targets.
+    ///
+    /// # Errors
+    /// An internal error from joining batches.
+    pub fn barrier(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.control(&Element::Barrier(checkpoint))
+    }
+
+    /// Tries to send what was refused. Returns whether everything is sent.
+    pub fn drain(&mut self) -> bool {
+        let mut drained = true;
+        for target in &mut self.targets {
+            drained &= target.drain();
+        }
+        drained
+    }
+
+    /// Whether something that was refused waits for room.
+    pub fn is_blocked(&self) -> bool {
+        self.targets.iter().any(|target| !target.outbox.is_empty())
+    }
+}
+
+impl Target {
+    fn send(&mut self, element: Element) {
+        if self.outbox.is_empty() {
+            if let Some(refused) = self.channel.try_send(element) {
+                self.outbox.push_back(refused);
+            }
+        } else {
+            self.outbox.push_back(element);
+        }
+    }
+
+    fn flush(&mut self, schema: &SchemaRef) -> Result<()> {
+        if self.kept_rows > 0 {
+            let joined = Batch::concat(schema, &self.kept)?;
+            self.kept.clear();
+            self.kept_rows = 0;
+            self.send(Element::Batch(joined));
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> bool {
+        while let Some(element) = self.outbox.pop_front() {
+            if let Some(refused) = self.channel.try_send(element) {
+                self.outbox.push_front(refused);
+                return false;
+            }
+        }
+        true
+    }
+}

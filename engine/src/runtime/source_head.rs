@@ -1,0 +1,374 @@
+//! A reader at the head of a task: its splits, their watermarks, and the effects that it left.
+//!
+//! The rule: the task's watermark is the minimum over the active splits. Until the first
+//! assignment (an empty one too) the reader counts as active, so that nothing overtakes splits
+//! that are still to come; afterwards a reader without splits is idle, unless it holds.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::checkpoint::CheckpointId;
+use crate::graph::{Expression, Uid};
+use crate::metrics::Counter;
+use crate::record::{Batch, time_values};
+use crate::source::{
+    ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitActivity, SplitId, SplitRun, SplitState,
+};
+use crate::time::{Micros, RisingWatermark, SplitWatermark, Watermark, WatermarkStrategy};
+use crate::{Context, Result};
+
+struct Split {
+    watermark: SplitWatermark,
+    activity: SplitActivity,
+    /// Processing time of the last rows, moved on while the task was blocked.
+    rows_at: Micros,
+}
+
+/// How a source's rows get their event time.
+#[derive(Clone)]
+pub struct SourceTime {
+    /// Index of the time column in the edge's schema.
+    pub column: usize,
+    /// Computes the column, when it is not among the source's own.
+    pub computed: Option<Arc<dyn Expression>>,
+    /// How each split's watermark is made.
+    pub strategy: WatermarkStrategy,
+}
+
+/// What the head has for the task.
+pub enum HeadEvent {
+    /// Rows on an output.
+    Batch(u16, Batch),
+    /// The watermark rose.
+    Watermark(Watermark),
+    /// The reader takes no part in the watermark now, or does again.
+    Idle(bool),
+    /// Tell the enumerator.
+    SplitFinished(SplitState),
+    /// Tell the enumerator.
+    Message(Vec<u8>),
+    /// The reader is at its end.
+    EndOfData,
+    /// Poll again at once.
+    Again,
+    /// Poll again when woken or at this time.
+    Waiting(Option<Micros>),
+}
+
+/// The reader of one task.
+pub struct SourceHead {
+    /// The source's stable name.
+    pub uid: Uid,
+    reader: Box<dyn SourceReader>,
+    time: Option<SourceTime>,
+    schema: SchemaRef,
+    splits: BTreeMap<SplitId, Split>,
+    effects: Vec<ReaderEffect>,
+    queue: VecDeque<ReaderEffect>,
+    pending: VecDeque<HeadEvent>,
+    assigned: bool,
+    held: bool,
+    idle: bool,
+    finished: bool,
+    watermark: RisingWatermark,
+    to_release: Vec<SplitId>,
+    retired: Vec<Retired>,
+    rows: Counter,
+}
+
+/// A split that was read to its end or given back. Until a checkpoint whose trigger came after
+/// the coordinator heard of it, only this task's snapshots know where it ended.
+struct Retired {
+    split: SplitState,
+    given_back: bool,
+    /// The first checkpoint that holds it.
+    since: Option<CheckpointId>,
+}
+
+impl SourceHead {
+    /// A head without splits. `schema` is the edge's, with the computed time column in it.
+    pub fn new(
+        uid: Uid,
+        reader: Box<dyn SourceReader>,
+        time: Option<SourceTime>,
+        schema: SchemaRef,
+        rows: Counter,
+    ) -> SourceHead {
+        SourceHead {
+            uid,
+            reader,
+            time,
+            schema,
+            splits: BTreeMap::new(),
+            effects: Vec::new(),
+            queue: VecDeque::new(),
+            pending: VecDeque::new(),
+            assigned: false,
+            held: false,
+            idle: false,
+            finished: false,
+            watermark: RisingWatermark::default(),
+            to_release: Vec::new(),
+            retired: Vec::new(),
+            rows,
+        }
+    }
+
+    /// Whether the end of data was reached.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Takes splits.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn add_splits(&mut self, splits: Vec<SplitState>, now: Micros) -> Result<()> {
+        self.assigned = true;
+        for split in &splits {
+            let fresh =
+                Split { watermark: SplitWatermark::default(), activity: SplitActivity::Active, rows_at: now };
+            self.splits.insert(split.id.clone(), fresh);
+        }
+        if !splits.is_empty() {
+            self.with_reader(now, |reader, cx| reader.add_splits(splits, cx))?;
+        }
+        self.combine(now);
+        Ok(())
+    }
+
+    /// Splits to give back at the next barrier.
+    pub fn release_at_barrier(&mut self, splits: Vec<SplitId>) {
+        self.to_release.extend(splits);
+    }
+
+    /// No split follows.
+    pub fn no_more_splits(&mut self, now: Micros) {
+        self.assigned = true;
+        self.reader.no_more_splits();
+        self.combine(now);
+    }
+
+    /// A message of the enumerator.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn message(&mut self, message: &[u8], now: Micros) -> Result<()> {
+        self.with_reader(now, |reader, cx| reader.message(message, cx))
+    }
+
+    /// At a barrier: the positions of all splits that this task answers for, and those among
+    /// them that it gives back here.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn snapshot(
+        &mut self,
+        checkpoint: CheckpointId,
+        now: Micros,
+    ) -> Result<(Vec<SplitState>, Vec<SplitState>)> {
+        let asked = std::mem::take(&mut self.to_release);
+        let asked: Vec<_> = asked.into_iter().filter(|split| self.splits.contains_key(split)).collect();
+        if !asked.is_empty() {
+            let mut released = Vec::new();
+            self.with_reader(now, |reader, cx| {
+                released = reader.release_splits(&asked, cx)?;
+                Ok(())
+            })?;
+            for split in &asked {
+                self.splits.remove(split);
+            }
+            let retire = |split| Retired { split, given_back: true, since: None };
+            self.retired.extend(released.into_iter().map(retire));
+            self.combine(now);
+        }
+        let mut all = self.reader.snapshot(checkpoint)?;
+        for retired in &mut self.retired {
+            retired.since.get_or_insert(checkpoint);
+            all.push(retired.split.clone());
+        }
+        let given_back = self.retired.iter().filter(|retired| retired.given_back);
+        Ok((all, given_back.map(|retired| retired.split.clone()).collect()))
+    }
+
+    /// A checkpoint was published.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.retired.retain(|retired| retired.since.is_none_or(|since| since > checkpoint));
+        self.reader.checkpoint_completed(checkpoint)
+    }
+
+    /// The task was blocked for `blocked` microseconds: splits are not idle for that.
+    pub fn excuse(&mut self, blocked: Micros) {
+        for split in self.splits.values_mut() {
+            split.rows_at += blocked;
+        }
+    }
+
+    /// The next event; polls the reader when nothing is left from the last poll.
+    ///
+    /// # Errors
+    /// The reader's, or that a row's event time cannot be computed.
+    pub fn next_event(&mut self, now: Micros) -> Result<HeadEvent> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(event);
+            }
+            if let Some(effect) = self.queue.pop_front() {
+                self.effect(effect, now)?;
+                continue;
+            }
+            if self.finished {
+                return Ok(HeadEvent::Waiting(None));
+            }
+            let mut status = ReaderStatus::Ready;
+            self.with_reader(now, |reader, cx| {
+                status = reader.poll(cx)?;
+                Ok(())
+            })?;
+            if !self.queue.is_empty() {
+                continue;
+            }
+            match status {
+                ReaderStatus::Ready => return Ok(HeadEvent::Again),
+                ReaderStatus::Finished => {
+                    self.finished = true;
+                    if std::mem::take(&mut self.idle) {
+                        self.pending.push_back(HeadEvent::Idle(false));
+                    }
+                    self.pending.push_back(HeadEvent::Watermark(Watermark::MAX));
+                    self.pending.push_back(HeadEvent::EndOfData);
+                }
+                ReaderStatus::Waiting(until) => {
+                    let idle_check = self.combine_waiting(now);
+                    if self.pending.is_empty() {
+                        return Ok(HeadEvent::Waiting(earliest(until, idle_check)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether rows or events of the last poll are still to be taken: positions are ahead of
+    /// what was emitted, so a barrier has to wait for them.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || !self.queue.is_empty()
+    }
+
+    fn with_reader(
+        &mut self,
+        now: Micros,
+        call: impl FnOnce(&mut dyn SourceReader, &mut ReaderContext<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let result = call(self.reader.as_mut(), &mut ReaderContext::new(&mut self.effects, now));
+        self.queue.extend(self.effects.drain(..));
+        result.context(|| format!("source {}", self.uid))
+    }
+
+    fn effect(&mut self, effect: ReaderEffect, now: Micros) -> Result<()> {
+        match effect {
+            ReaderEffect::Batch(batch, runs) => {
+                self.rows.add(batch.row_count() as u64);
+                let batch = self.with_time(batch)?;
+                self.observe(&batch, &runs, now)?;
+                self.pending.push_back(HeadEvent::Batch(0, batch));
+                self.combine(now);
+            }
+            ReaderEffect::Side(output, batch) => self.pending.push_back(HeadEvent::Batch(output, batch)),
+            ReaderEffect::Activity(split, activity) => {
+                if let Some(split) = self.splits.get_mut(&split) {
+                    split.activity = activity;
+                }
+                self.combine(now);
+            }
+            ReaderEffect::Hold(held) => {
+                self.held = held;
+                self.combine(now);
+            }
+            ReaderEffect::SplitFinished(split) => {
+                self.splits.remove(&split.id);
+                self.retired.push(Retired { split: split.clone(), given_back: false, since: None });
+                self.pending.push_back(HeadEvent::SplitFinished(split));
+                self.combine(now);
+            }
+            ReaderEffect::Message(message) => self.pending.push_back(HeadEvent::Message(message)),
+        }
+        Ok(())
+    }
+
+    fn with_time(&self, batch: Batch) -> Result<Batch> {
+        let Some(SourceTime { computed: Some(expression), .. }) = &self.time else { return Ok(batch) };
+        let records = batch.into_records();
+        let mut columns = records.columns().to_vec();
+        columns.push(expression.evaluate(&records).context(|| format!("source {}: event time", self.uid))?);
+        Ok(Batch::new(RecordBatch::try_new(self.schema.clone(), columns)?))
+    }
+
+    fn observe(&mut self, batch: &Batch, runs: &[SplitRun], now: Micros) -> Result<()> {
+        let times = match &self.time {
+            Some(time) => Some((time_values(batch.records(), time.column)?, time.strategy)),
+            None => None,
+        };
+        let mut row = 0;
+        for run in runs {
+            if let Some(split) = self.splits.get_mut(&run.split) {
+                split.rows_at = now;
+                if let Some((times, strategy)) = &times {
+                    let slice = times.slice(row, run.rows);
+                    if let Some(time_max) = arrow::compute::max(&slice) {
+                        split.watermark.observe(strategy, time_max);
+                    }
+                }
+            }
+            row += run.rows;
+        }
+        Ok(())
+    }
+
+    fn is_active(&self, split: &Split, now: Micros) -> bool {
+        match split.activity {
+            SplitActivity::Held => true,
+            SplitActivity::Idle => false,
+            SplitActivity::Active => {
+                let idle_after = self.time.as_ref().and_then(|time| time.strategy.idle_after);
+                idle_after.is_none_or(|idle_after| now - split.rows_at < idle_after)
+            }
+        }
+    }
+
+    /// Combines when the reader has nothing. Returns when the next split becomes idle.
+    fn combine_waiting(&mut self, now: Micros) -> Option<Micros> {
+        self.combine(now);
+        let idle_after = self.time.as_ref()?.strategy.idle_after?;
+        let next = self.splits.values().filter(|split| split.activity == SplitActivity::Active);
+        next.map(|split| split.rows_at + idle_after).filter(|&at| at > now).min()
+    }
+
+    fn combine(&mut self, now: Micros) {
+        let held = self.held || !self.assigned;
+        let lowest =
+            self.splits.values().filter(|s| self.is_active(s, now)).map(|s| s.watermark.current()).min();
+        let idle = !held && lowest.is_none() && !self.finished;
+        if idle != self.idle {
+            self.idle = idle;
+            self.pending.push_back(HeadEvent::Idle(idle));
+        }
+        if let (false, Some(lowest), true) = (held, lowest, self.time.is_some())
+            && let Some(risen) = self.watermark.rise(lowest)
+        {
+            self.pending.push_back(HeadEvent::Watermark(risen));
+        }
+    }
+}
+
+fn earliest(a: Option<Micros>, b: Option<Micros>) -> Option<Micros> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

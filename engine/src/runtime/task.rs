@@ -1,0 +1,474 @@
+//! A task: one parallel instance of a chain, as a state machine.
+//!
+//! [`Task::poll`] does a bounded amount of work and never blocks. Whoever drives it (a thread, or
+//! the simulator) calls it again while it is ready, and otherwise when its waker was used or the
+//! time that it named has come. In order: commands, what full channels refused, what is left in
+//! the chain, due wake-ups, then one new event from the gate or the source. When there is nothing
+//! it flushes what the edges kept back, and waits.
+//!
+//! Barriers are taken when the chain is empty. The pause that a checkpoint costs is the freeze of
+//! the operators' state; flush and upload go to the background.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::chain::Chain;
+use super::input_gate::GateEvent;
+use super::source_head::{HeadEvent, SourceHead};
+use super::{Background, Clock, EdgeWriter, Element, InputGate};
+use crate::checkpoint::{
+    CheckpointId, CheckpointStorage, FileHandle, SnapshotPart, SnapshotSite, SnapshotTask,
+};
+use crate::cluster::{FromTask, TaskId, ToTask};
+use crate::graph::Uid;
+use crate::metrics::Gauge;
+use crate::operator::{OutputIndex, Waker};
+use crate::state::StateBackend;
+use crate::time::Micros;
+use crate::{Context, Error, Result};
+
+/// Chain steps in one poll: enough to make the poll's own cost small.
+const STEPS_PER_POLL_MAX: usize = 64;
+
+/// What a poll answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskPoll {
+    /// There is more to do.
+    Ready,
+    /// Poll again when woken, or at this processing time.
+    Waiting(Option<Micros>),
+    /// The task is over.
+    Finished,
+}
+
+/// Commands to a task, in order, and whom to wake for them.
+pub struct Mailbox {
+    commands: Mutex<VecDeque<ToTask>>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// An empty mailbox of the task that `waker` wakes.
+    pub fn new(waker: Waker) -> Arc<Mailbox> {
+        Arc::new(Mailbox { commands: Mutex::new(VecDeque::new()), waker })
+    }
+
+    /// Sends a command.
+    pub fn send(&self, command: ToTask) {
+        self.commands.lock().push_back(command);
+        self.waker.wake();
+    }
+}
+
+/// Where a task's messages to the coordinator go.
+pub type Reports = Arc<dyn Fn(TaskId, FromTask) + Send + Sync>;
+
+/// What feeds a task.
+pub enum Head {
+    /// A reader.
+    Source(Box<SourceHead>),
+    /// Channels.
+    Gate(InputGate),
+}
+
+/// What a task needs of its surroundings.
+#[derive(Clone)]
+pub struct TaskEnvironment {
+    /// Processing time.
+    pub clock: Arc<dyn Clock>,
+    /// Where snapshots are written and uploaded.
+    pub background: Arc<dyn Background>,
+    /// Where its messages go.
+    pub reports: Reports,
+    /// Where checkpoints are.
+    pub storage: Arc<dyn CheckpointStorage>,
+    /// Where state lives.
+    pub backend: Arc<dyn StateBackend>,
+    /// The job's directory in the store.
+    pub job_path: Arc<str>,
+}
+
+/// How the task makes its chain when it first runs: restoring state may take long, and belongs on
+/// the task's own thread.
+pub type Opener = Box<dyn FnOnce() -> Result<(Head, Chain, Vec<EdgeWriter>)> + Send>;
+
+/// What a task has once it is open.
+struct Body {
+    head: Head,
+    chain: Chain,
+    edges: Vec<EdgeWriter>,
+}
+
+/// What a task shows of itself.
+pub struct TaskGauges {
+    /// The current watermark, in microseconds.
+    pub watermark: Gauge,
+    /// How long the last checkpoint made it stand still, in microseconds.
+    pub pause: Gauge,
+}
+
+/// A parallel instance of a chain.
+pub struct Task {
+    id: TaskId,
+    environment: TaskEnvironment,
+    mailbox: Arc<Mailbox>,
+    opener: Option<Opener>,
+    body: Option<Body>,
+    /// Set when an operator's waker was used.
+    operators_woken: Arc<AtomicBool>,
+    /// Checkpoints asked for at a source, whose barrier is still to be sent.
+    triggered: VecDeque<(CheckpointId, Arc<BTreeMap<String, FileHandle>>)>,
+    /// Shared files that the last complete checkpoint names, per running checkpoint.
+    known: BTreeMap<CheckpointId, Arc<BTreeMap<String, FileHandle>>>,
+    data_ended: bool,
+    finishing: bool,
+    finished: bool,
+    blocked_since: Option<Micros>,
+    watermark: Gauge,
+    pause: Gauge,
+}
+
+impl Task {
+    /// A task that opens with its first poll. `operators_woken` is set by its operators' wakers.
+    pub fn new(
+        id: TaskId,
+        environment: TaskEnvironment,
+        mailbox: Arc<Mailbox>,
+        opener: Opener,
+        operators_woken: Arc<AtomicBool>,
+        gauges: TaskGauges,
+    ) -> Task {
+        let TaskGauges { watermark, pause } = gauges;
+        Task {
+            id,
+            environment,
+            mailbox,
+            opener: Some(opener),
+            body: None,
+            operators_woken,
+            triggered: VecDeque::new(),
+            known: BTreeMap::new(),
+            data_ended: false,
+            finishing: false,
+            finished: false,
+            blocked_since: None,
+            watermark,
+            pause,
+        }
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    fn report(&self, message: FromTask) {
+        (self.environment.reports)(self.id.clone(), message);
+    }
+
+    /// Does a bounded amount of work.
+    ///
+    /// # Errors
+    /// What an operator, a reader or an edge failed with; the task is over.
+    pub fn poll(&mut self) -> Result<TaskPoll> {
+        if let Some(opener) = self.opener.take() {
+            let (head, chain, edges) = opener()?;
+            self.body = Some(Body { head, chain, edges });
+            self.report(FromTask::Running);
+            return Ok(TaskPoll::Ready);
+        }
+        let Some(mut body) = self.body.take() else { return Ok(TaskPoll::Finished) };
+        let polled = self.poll_body(&mut body);
+        if !self.finished {
+            self.body = Some(body);
+        }
+        polled
+    }
+
+    fn poll_body(&mut self, body: &mut Body) -> Result<TaskPoll> {
+        let now = self.environment.clock.now();
+        if !self.obey(body, now)? {
+            self.finished = true;
+            return Ok(TaskPoll::Finished);
+        }
+        if !drain(&mut body.edges) {
+            self.blocked_since.get_or_insert(now);
+            return Ok(TaskPoll::Waiting(None));
+        }
+        if let Some(since) = self.blocked_since.take()
+            && let Head::Source(head) = &mut body.head
+        {
+            head.excuse(now - since);
+        }
+        if !body.chain.is_done() {
+            for _ in 0..STEPS_PER_POLL_MAX {
+                body.chain.step(now, &mut body.edges)?;
+                if body.chain.is_done() || body.edges.iter().any(EdgeWriter::is_blocked) {
+                    break;
+                }
+            }
+            return Ok(TaskPoll::Ready);
+        }
+        if self.operators_woken.swap(false, Ordering::AcqRel) {
+            body.chain.push_wake();
+            return Ok(TaskPoll::Ready);
+        }
+        if body.chain.push_due(now) {
+            return Ok(TaskPoll::Ready);
+        }
+        let wait = match &mut body.head {
+            Head::Gate(_) => self.poll_gate(body)?,
+            Head::Source(_) => self.poll_source(body, now)?,
+        };
+        let Some(until) = wait else { return Ok(TaskPoll::Ready) };
+        if self.finished {
+            return Ok(TaskPoll::Finished);
+        }
+        for edge in &mut body.edges {
+            edge.flush()?;
+        }
+        if !drain(&mut body.edges) {
+            return Ok(TaskPoll::Ready);
+        }
+        Ok(TaskPoll::Waiting([until, body.chain.wake_at()].into_iter().flatten().min()))
+    }
+
+    /// Deals with commands. Returns `false` when the task is to stop at once.
+    fn obey(&mut self, body: &mut Body, now: Micros) -> Result<bool> {
+        loop {
+            let Some(command) = self.mailbox.commands.lock().pop_front() else { return Ok(true) };
+            match (command, &mut body.head) {
+                (ToTask::Cancel, _) => return Ok(false),
+                (ToTask::Trigger { checkpoint, known }, Head::Source(_)) => {
+                    self.triggered.push_back((checkpoint, known));
+                }
+                (ToTask::Trigger { checkpoint, known }, Head::Gate(_)) => {
+                    self.known.insert(checkpoint, known);
+                }
+                (ToTask::Completed(checkpoint), head) => {
+                    self.known.retain(|&other, _| other > checkpoint);
+                    if let Head::Source(head) = head {
+                        head.checkpoint_completed(checkpoint)?;
+                    }
+                    for link in body.chain.links_mut() {
+                        link.operator
+                            .checkpoint_completed(checkpoint)
+                            .context(|| format!("operator {}", link.uid))?;
+                    }
+                }
+                (ToTask::Aborted(checkpoint), head) => {
+                    self.triggered.retain(|(other, _)| *other != checkpoint);
+                    self.known.remove(&checkpoint);
+                    if let Head::Gate(gate) = head {
+                        gate.abort(checkpoint);
+                    }
+                    for link in body.chain.links_mut() {
+                        link.operator
+                            .checkpoint_aborted(checkpoint)
+                            .context(|| format!("operator {}", link.uid))?;
+                    }
+                }
+                (ToTask::Finish, _) => self.finishing = true,
+                (ToTask::AssignSplits(splits), Head::Source(head)) => head.add_splits(splits, now)?,
+                (ToTask::ReleaseSplits(splits), Head::Source(head)) => head.release_at_barrier(splits),
+                (ToTask::NoMoreSplits, Head::Source(head)) => head.no_more_splits(now),
+                (ToTask::SourceMessage(message), Head::Source(head)) => head.message(&message, now)?,
+                (command, Head::Gate(_)) => {
+                    return Err(Error::internal(format!("a task without a source got {command:?}")));
+                }
+            }
+        }
+    }
+
+    /// Returns `Some(until)` when there is nothing to do.
+    fn poll_gate(&mut self, body: &mut Body) -> Result<Option<Option<Micros>>> {
+        let Head::Gate(gate) = &mut body.head else { return Ok(None) };
+        match gate.next_event()? {
+            GateEvent::Batch(input, batch) => body.chain.push_batch(input, batch),
+            GateEvent::Watermark(watermark) => {
+                self.watermark.set(watermark.0);
+                body.chain.push_watermark(watermark, &mut body.edges);
+            }
+            GateEvent::Idle(idle) => send_idle(&mut body.edges, idle)?,
+            GateEvent::Barrier(checkpoint) => {
+                let known = self.known.get(&checkpoint).cloned().unwrap_or_default();
+                self.snapshot(checkpoint, known, body)?;
+            }
+            GateEvent::EndOfData(input) => {
+                body.chain.push_end_of_data(input, &mut body.edges)?;
+            }
+            GateEvent::End => return self.end(body),
+            GateEvent::Empty => {
+                if body.chain.has_ended() && !self.data_ended {
+                    self.data_ended = true;
+                    self.report(FromTask::DataEnded);
+                }
+                return Ok(Some(None));
+            }
+        }
+        Ok(None)
+    }
+
+    fn poll_source(&mut self, body: &mut Body, now: Micros) -> Result<Option<Option<Micros>>> {
+        let Head::Source(head) = &mut body.head else { return Ok(None) };
+        if !head.has_pending() {
+            if let Some((checkpoint, known)) = self.triggered.pop_front() {
+                self.snapshot(checkpoint, known, body)?;
+                return Ok(None);
+            }
+            if self.finishing && head.is_finished() {
+                return self.end(body);
+            }
+        }
+        match head.next_event(now)? {
+            HeadEvent::Batch(output, batch) => {
+                body.chain.push_source_batch(OutputIndex(output), batch, &mut body.edges)?;
+            }
+            HeadEvent::Watermark(watermark) => {
+                self.watermark.set(watermark.0);
+                body.chain.push_watermark(watermark, &mut body.edges);
+            }
+            HeadEvent::Idle(idle) => send_idle(&mut body.edges, idle)?,
+            HeadEvent::SplitFinished(split) => {
+                let uid = head.uid.clone();
+                self.report(FromTask::SplitFinished { uid, split });
+            }
+            HeadEvent::Message(message) => {
+                let uid = head.uid.clone();
+                self.report(FromTask::SourceMessage { uid, message });
+            }
+            HeadEvent::EndOfData => {
+                body.chain.push_end_of_data(0, &mut body.edges)?;
+            }
+            HeadEvent::Again => {}
+            HeadEvent::Waiting(until) => {
+                if head.is_finished() && !self.data_ended {
+                    self.data_ended = true;
+                    self.report(FromTask::DataEnded);
+                }
+                return Ok(Some(until));
+            }
+        }
+        Ok(None)
+    }
+
+    fn end(&mut self, body: &mut Body) -> Result<Option<Option<Micros>>> {
+        for edge in &mut body.edges {
+            edge.control(&Element::End)?;
+        }
+        if !drain(&mut body.edges) {
+            return Err(Error::internal("an edge refused the end: rows after the end of data"));
+        }
+        self.finished = true;
+        self.report(FromTask::Ended);
+        Ok(Some(None))
+    }
+
+    fn snapshot(
+        &mut self,
+        checkpoint: CheckpointId,
+        known: Arc<BTreeMap<String, FileHandle>>,
+        body: &mut Body,
+    ) -> Result<()> {
+        let started = self.environment.clock.now();
+        let frozen = freeze(checkpoint, body, started);
+        for edge in &mut body.edges {
+            edge.barrier(checkpoint)?;
+        }
+        self.pause.set(self.environment.clock.now() - started);
+        match frozen {
+            Ok(frozen) => self.upload(checkpoint, known, frozen),
+            Err(error) => {
+                tracing::warn!(task = %self.id, %checkpoint, %error, "checkpoint declined");
+                self.report(FromTask::Declined { checkpoint, reason: error.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    fn upload(&self, checkpoint: CheckpointId, known: Arc<BTreeMap<String, FileHandle>>, frozen: Frozen) {
+        let environment = self.environment.clone();
+        let id = self.id.clone();
+        let finished = self.data_ended;
+        self.environment.background.spawn(
+            &format!("snapshot {checkpoint} {id}"),
+            Box::new(move || {
+                let Frozen { operators, released } = frozen;
+                let uploaded = upload_operators(&environment, &id, checkpoint, &known, operators);
+                let message = match uploaded {
+                    Ok(parts) => FromTask::Acknowledged { checkpoint, parts, released, finished },
+                    Err(error) => {
+                        tracing::warn!(task = %id, %checkpoint, %error, "snapshot failed");
+                        FromTask::Declined { checkpoint, reason: error.to_string() }
+                    }
+                };
+                (environment.reports)(id, message);
+            }),
+        );
+    }
+}
+
+/// What an operator froze: parts, and the work that makes more of them.
+type FrozenOperator = (Uid, Vec<SnapshotPart>, Vec<SnapshotTask>);
+
+struct Frozen {
+    operators: Vec<FrozenOperator>,
+    released: Vec<(Uid, crate::source::SplitState)>,
+}
+
+fn freeze(checkpoint: CheckpointId, body: &mut Body, now: Micros) -> Result<Frozen> {
+    let mut operators = Vec::new();
+    let mut released = Vec::new();
+    if let Head::Source(head) = &mut body.head {
+        let (splits, given_back) = head.snapshot(checkpoint, now)?;
+        released.extend(given_back.into_iter().map(|split| (head.uid.clone(), split)));
+        operators.push((head.uid.clone(), vec![SnapshotPart::Splits(splits)], Vec::new()));
+    }
+    for link in body.chain.links_mut() {
+        let snapshot = link.operator.snapshot(checkpoint).context(|| format!("operator {}", link.uid))?;
+        operators.push((link.uid.clone(), snapshot.parts, snapshot.tasks));
+    }
+    Ok(Frozen { operators, released })
+}
+
+fn upload_operators(
+    environment: &TaskEnvironment,
+    id: &TaskId,
+    checkpoint: CheckpointId,
+    known: &Arc<BTreeMap<String, FileHandle>>,
+    operators: Vec<FrozenOperator>,
+) -> Result<Vec<(Uid, Vec<SnapshotPart>)>> {
+    let mut done = Vec::with_capacity(operators.len());
+    for (uid, mut parts, tasks) in operators {
+        for (index, task) in tasks.into_iter().enumerate() {
+            let unique = format!("{checkpoint}-{}-{uid}-{}-{index}", id.attempt, id.subtask);
+            let site = SnapshotSite {
+                storage: environment.storage.clone(),
+                job_path: environment.job_path.to_string(),
+                checkpoint,
+                uid: uid.clone(),
+                subtask: id.subtask,
+                known: known.clone(),
+                scratch: environment.backend.scratch(&unique)?,
+            };
+            let made = task(&site).context(|| format!("operator {uid}"));
+            // The directory is the task's own; what is left in it is of no use to anybody.
+            let _ = std::fs::remove_dir_all(&site.scratch);
+            parts.extend(made?);
+        }
+        done.push((uid, parts));
+    }
+    Ok(done)
+}
+
+fn drain(edges: &mut [EdgeWriter]) -> bool {
+    edges.iter_mut().fold(true, |drained, edge| edge.drain() && drained)
+}
+
+fn send_idle(edges: &mut [EdgeWriter], idle: bool) -> Result<()> {
+    let element = if idle { Element::Idle } else { Element::Active };
+    edges.iter_mut().try_for_each(|edge| edge.control(&element))
+}

@@ -1,0 +1,159 @@
+//! How RocksDB is set up for state: many small values, written in batches and read by key; the
+//! write-ahead log off, for the checkpoint is the log; memory shared by all instances of the
+//! process and bounded.
+
+use std::path::PathBuf;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, ReadOptions, WriteBufferManager,
+    WriteOptions,
+};
+
+use super::key_group::KeyGroupRange;
+
+/// Bits per key of the filters of files and of memtables: about one look-up in a hundred in vain.
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
+const BLOCK_BYTES: usize = 16 * 1024;
+/// Small enough that a checkpoint uploads little that has not changed.
+const FILE_BYTES: u64 = 32 << 20;
+const LEVEL_BASE_BYTES: u64 = 128 << 20;
+/// Most bytes of one instance's memtable before it is written out.
+const MEMTABLE_BYTES_MAX: usize = 64 << 20;
+const MEMTABLE_BYTES_MIN: usize = 1 << 20;
+const ARENA_BYTES_MAX: usize = 1 << 20;
+const ARENA_BYTES_MIN: usize = 64 << 10;
+/// Level-0 files after which RocksDB slows writers down, and stops them. High: the cache in front
+/// bounds what a task writes, and a stopped task cannot answer barriers.
+const LEVEL_ZERO_SLOWDOWN: i32 = 40;
+const LEVEL_ZERO_STOP: i32 = 80;
+
+/// Where RocksDB lives and what all instances of the process share.
+#[derive(Clone, Debug)]
+pub struct RocksConfig {
+    /// The local directory; everything below it belongs to this process alone.
+    pub directory: PathBuf,
+    /// Bytes of the block cache; indexes and filters count.
+    pub block_cache_bytes: usize,
+    /// Bytes of all memtables.
+    pub write_buffer_bytes: usize,
+    /// Threads that flush and compact.
+    pub background_jobs: i32,
+    /// Files that are uploaded, or downloaded, at the same time by one instance. One, and nothing
+    /// happens on a thread of its own.
+    pub transfers: usize,
+    /// Whether RocksDB compacts by itself. Not in simulations: what a checkpoint uploads would
+    /// depend on the machine's mood.
+    pub auto_compaction: bool,
+    /// See [`StateBackend::waits_for_flush`](super::StateBackend::waits_for_flush).
+    pub waits_for_flush: bool,
+}
+
+impl RocksConfig {
+    /// 64 MiB of block cache and 64 MiB of write buffers, two background threads, four transfers.
+    pub fn new(directory: impl Into<PathBuf>) -> RocksConfig {
+        RocksConfig {
+            directory: directory.into(),
+            block_cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            background_jobs: 2,
+            transfers: 4,
+            auto_compaction: true,
+            waits_for_flush: true,
+        }
+    }
+
+    /// For a simulation: nothing on threads that a seed could not replay.
+    #[must_use]
+    pub fn simulated(mut self) -> RocksConfig {
+        self.transfers = 1;
+        self.auto_compaction = false;
+        self.waits_for_flush = false;
+        self
+    }
+}
+
+/// What all instances of a process share.
+pub(super) struct Shared {
+    pub(super) config: RocksConfig,
+    cache: Cache,
+    write_buffers: WriteBufferManager,
+}
+
+impl Shared {
+    pub(super) fn new(config: RocksConfig) -> Shared {
+        let cache = Cache::new_lru_cache(config.block_cache_bytes);
+        // Not stalling: a writer that waits for another instance's flush could wait for itself.
+        let write_buffers = WriteBufferManager::new_write_buffer_manager(config.write_buffer_bytes, false);
+        Shared { config, cache, write_buffers }
+    }
+
+    fn memtable_bytes(&self) -> usize {
+        (self.config.write_buffer_bytes / 4).clamp(MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX)
+    }
+
+    /// Options of an instance and, the same for both, of its column families.
+    pub(super) fn options(&self) -> Options {
+        let memtable_bytes = self.memtable_bytes();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_write_buffer_manager(&self.write_buffers);
+        options.set_write_buffer_size(memtable_bytes);
+        options.set_arena_block_size((memtable_bytes / 16).clamp(ARENA_BYTES_MIN, ARENA_BYTES_MAX));
+        options.set_max_write_buffer_number(4);
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
+        options.set_max_background_jobs(self.config.background_jobs.max(1));
+        options.set_disable_auto_compactions(!self.config.auto_compaction);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_target_file_size_base(FILE_BYTES);
+        options.set_max_bytes_for_level_base(LEVEL_BASE_BYTES);
+        options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_SLOWDOWN);
+        options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_STOP);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_block_based_table_factory(&self.table_options());
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(1);
+        options.set_stats_dump_period_sec(0);
+        options.set_skip_stats_update_on_db_open(true);
+        options
+    }
+
+    fn table_options(&self) -> BlockBasedOptions {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_block_size(BLOCK_BYTES);
+        table.set_format_version(6);
+        table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+        table.set_whole_key_filtering(true);
+        table.set_optimize_filters_for_memory(true);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table
+    }
+}
+
+/// Writes without a write-ahead log.
+pub(super) fn write_options() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
+/// Reads between two keys.
+pub(super) fn range_options(from: &[u8], to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    options.set_iterate_upper_bound(to);
+    options
+}
+
+/// The keys of a range of key groups, in either family.
+pub(super) fn key_group_bounds(range: KeyGroupRange) -> ([u8; 2], [u8; 2]) {
+    // A key group has 15 bits, so the end fits.
+    ((range.first as u16).to_be_bytes(), (range.end as u16).to_be_bytes())
+}

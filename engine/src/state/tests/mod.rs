@@ -1,0 +1,10 @@
+//! One suite for every backend: what an operator may rely on, whatever is below.
+
+
+mod damage;
+mod freeze;
+mod model;
+mod rescale;
+mod site;
+mod states;
+mod timers;

@@ -1,0 +1,340 @@
+//! The keyed-count job: numbers from bounded splits, counted per key, delivered to a ledger that
+//! knows each epoch once. Its output is exactly once or the ledger shows it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use thalweg_engine::checkpoint::{CheckpointId, SnapshotPart};
+use thalweg_engine::graph::{Environment, Graph, Partitioner, Stream, Uid};
+use thalweg_engine::operator::*;
+use thalweg_engine::record::{Batch, EdgeSchema, time_type};
+use thalweg_engine::sink::{Committable, Committer};
+use thalweg_engine::source::*;
+use thalweg_engine::state::KeyGroup;
+use thalweg_engine::time::{Watermark, WatermarkStrategy};
+use thalweg_engine::{Error, Result};
+
+pub const KEYS: i64 = 13;
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Int64, false),
+        Field::new("value", DataType::Int64, false),
+        Field::new("time", time_type(), false),
+    ]))
+}
+
+fn batch(keys: Vec<i64>, values: Vec<i64>, times: Vec<i64>) -> Batch {
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from(keys)),
+        Arc::new(Int64Array::from(values)),
+        Arc::new(TimestampMicrosecondArray::from(times).with_timezone("+00:00")),
+    ];
+    Batch::new(RecordBatch::try_new(schema(), columns).unwrap())
+}
+
+/// Split `s` holds rows `0..rows[s]`; row `i` has key `(i * 7 + s) % KEYS` and time `i`.
+#[derive(Clone)]
+pub struct Numbers {
+    pub rows: Vec<i64>,
+    pub rows_per_poll: i64,
+}
+
+fn split_id(index: usize) -> SplitId {
+    SplitId(format!("numbers/{index}").into())
+}
+
+impl Source for Numbers {
+    fn name(&self) -> String {
+        "numbers".into()
+    }
+    fn output(&self) -> Result<EdgeSchema> {
+        Ok(EdgeSchema::new(schema()))
+    }
+    fn enumerator(&self, _restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
+        Ok(Box::new(NumbersEnumerator { count: self.rows.len() }))
+    }
+    fn reader(&self, _cx: &ReaderOpenContext<'_>) -> Result<Box<dyn SourceReader>> {
+        Ok(Box::new(NumbersReader { source: self.clone(), splits: BTreeMap::new(), no_more: false }))
+    }
+}
+
+struct NumbersEnumerator {
+    count: usize,
+}
+
+impl Enumerator for NumbersEnumerator {
+    fn handle(&mut self, event: EnumeratorEvent) -> Result<Vec<EnumeratorAction>> {
+        let EnumeratorEvent::Started { parallelism, splits } = event else { return Ok(Vec::new()) };
+        let positions: BTreeMap<_, _> = splits.into_iter().map(|split| (split.id, split.position)).collect();
+        let mut actions: Vec<_> =
+            (0..parallelism).map(|subtask| (subtask, Vec::new())).collect::<Vec<(u32, Vec<SplitState>)>>();
+        for index in 0..self.count {
+            let id = split_id(index);
+            let position = positions.get(&id).cloned().unwrap_or_else(|| 0i64.to_be_bytes().to_vec());
+            actions[index % parallelism as usize].1.push(SplitState { id, position });
+        }
+        let mut actions: Vec<_> = actions
+            .into_iter()
+            .map(|(subtask, splits)| EnumeratorAction::Assign { subtask, splits })
+            .collect();
+        actions.push(EnumeratorAction::NoMoreSplits);
+        Ok(actions)
+    }
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+struct NumbersReader {
+    source: Numbers,
+    splits: BTreeMap<SplitId, i64>,
+    no_more: bool,
+}
+
+impl SourceReader for NumbersReader {
+    fn add_splits(&mut self, splits: Vec<SplitState>, _cx: &mut ReaderContext<'_>) -> Result<()> {
+        for split in splits {
+            self.splits.insert(split.id, i64::from_be_bytes(split.position.try_into().unwrap()));
+        }
+        Ok(())
+    }
+    fn release_splits(&mut self, _: &[SplitId], _: &mut ReaderContext<'_>) -> Result<Vec<SplitState>> {
+        Err(Error::internal("not asked for"))
+    }
+    fn no_more_splits(&mut self) {
+        self.no_more = true;
+    }
+    fn poll(&mut self, cx: &mut ReaderContext<'_>) -> Result<ReaderStatus> {
+        let Some(id) = self.splits.keys().min_by_key(|id| self.splits[*id]).cloned() else {
+            return Ok(if self.no_more { ReaderStatus::Finished } else { ReaderStatus::Waiting(None) });
+        };
+        let index: usize = id.0.rsplit('/').next().unwrap().parse().unwrap();
+        let from = self.splits[&id];
+        let to = (from + self.source.rows_per_poll).min(self.source.rows[index]);
+        if from < to {
+            let keys = (from..to).map(|i| (i * 7 + index as i64) % KEYS).collect();
+            cx.emit(&id, batch(keys, (from..to).collect(), (from..to).collect()));
+        }
+        if to == self.source.rows[index] {
+            self.splits.remove(&id);
+            let position = to.to_be_bytes().to_vec();
+            cx.effect(ReaderEffect::SplitFinished(SplitState { id, position }));
+        } else {
+            self.splits.insert(id, to);
+        }
+        Ok(ReaderStatus::Ready)
+    }
+    fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<Vec<SplitState>> {
+        let state =
+            |(id, at): (&SplitId, &i64)| SplitState { id: id.clone(), position: at.to_be_bytes().to_vec() };
+        Ok(self.splits.iter().map(state).collect())
+    }
+}
+
+fn hash(key: i64) -> u64 {
+    (key as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7
+}
+
+/// Attaches a hash made from the key.
+pub struct HashKey;
+
+impl OperatorFactory for HashKey {
+    fn name(&self) -> String {
+        "hash key".into()
+    }
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(HashKey))
+    }
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        Ok(inputs.to_vec())
+    }
+}
+
+impl Operator for HashKey {
+    fn process(&mut self, _: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let keys = batch.records().column(0).as_primitive::<Int64Type>().clone();
+        let hashes = UInt64Array::from_iter_values(keys.values().iter().map(|&key| hash(key)));
+        cx.emit(batch.with_key_hashes(hashes));
+        Ok(Step::Done)
+    }
+}
+
+/// Counts rows per key and emits `(key, count)` for each row. State is a union list, so that any
+/// parallelism finds it; an instance keeps the keys that it owns.
+#[derive(Default)]
+pub struct Count {
+    counts: BTreeMap<i64, i64>,
+    watermark: Option<Watermark>,
+}
+
+impl OperatorFactory for Count {
+    fn name(&self) -> String {
+        "count".into()
+    }
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::<Count>::default())
+    }
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        Ok(inputs.to_vec())
+    }
+}
+
+impl Operator for Count {
+    fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
+        for item in cx.restored.items("counts") {
+            let (key, count): (i64, i64) = serde_json::from_slice(item).unwrap();
+            let group = KeyGroup::of_hash(hash(key), cx.info.max_parallelism);
+            if group.subtask(cx.info.parallelism, cx.info.max_parallelism) != cx.info.subtask {
+                continue;
+            }
+            assert!(self.counts.insert(key, count).is_none(), "key {key} in two instances");
+        }
+        Ok(())
+    }
+    fn process(&mut self, _: usize, rows: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let keys = rows.records().column(0).as_primitive::<Int64Type>();
+        let mut counts = Vec::new();
+        for &key in keys.values() {
+            let count = self.counts.entry(key).or_default();
+            *count += 1;
+            counts.push(*count);
+        }
+        let times = vec![0; counts.len()];
+        cx.emit(batch(keys.values().to_vec(), counts, times));
+        Ok(Step::Done)
+    }
+    fn watermark(&mut self, watermark: Watermark, _: &mut OperatorContext<'_>) -> Result<Step> {
+        assert!(self.watermark < Some(watermark), "watermarks rise");
+        self.watermark = Some(watermark);
+        Ok(Step::Done)
+    }
+    fn end_of_data(&mut self, _: usize, _: &mut OperatorContext<'_>) -> Result<Step> {
+        assert_eq!(self.watermark, Some(Watermark::MAX), "the highest watermark comes before the end");
+        Ok(Step::Done)
+    }
+    fn snapshot(&mut self, _: CheckpointId) -> Result<OperatorSnapshot> {
+        let items = self.counts.iter();
+        let items = items.map(|entry| serde_json::to_vec(&entry).unwrap()).collect();
+        Ok(OperatorSnapshot {
+            parts: vec![SnapshotPart::Union { name: "counts".into(), items }],
+            tasks: Vec::new(),
+        })
+    }
+}
+
+pub type Rows = Vec<(i64, i64)>;
+
+/// The world outside: what was committed, by uid, and how often each epoch was.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Mutex<BTreeMap<String, Rows>>>);
+
+impl Ledger {
+    pub fn rows(&self) -> Rows {
+        let mut rows: Rows = self.0.lock().unwrap().values().flatten().copied().collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+impl Committer for Ledger {
+    fn commit(&self, committables: &[Committable], _cancelled: &dyn Fn() -> bool) -> Result<()> {
+        for committable in committables {
+            let (epoch, rows): (String, Rows) = serde_json::from_slice(&committable.payload).unwrap();
+            let before = self.0.lock().unwrap().insert(epoch.clone(), rows.clone());
+            assert!(before.is_none_or(|before| before == rows), "epoch {epoch} committed with other rows");
+        }
+        Ok(())
+    }
+}
+
+pub struct LedgerSink;
+
+#[derive(Default)]
+struct LedgerWriter {
+    uid: Option<Uid>,
+    subtask: u32,
+    generation: u64,
+    attempt: u64,
+    rows: Rows,
+    /// Prepared and neither complete nor aborted.
+    prepared: BTreeMap<CheckpointId, Vec<Committable>>,
+    carried: Vec<Committable>,
+}
+
+impl OperatorFactory for LedgerSink {
+    fn name(&self) -> String {
+        "ledger".into()
+    }
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::<LedgerWriter>::default())
+    }
+    fn outputs(&self, _: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        Ok(Vec::new())
+    }
+}
+
+impl Operator for LedgerWriter {
+    fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
+        self.uid = Some(cx.info.uid.clone());
+        self.subtask = cx.info.subtask;
+        self.generation = cx.info.generation;
+        self.attempt = cx.info.attempt;
+        Ok(())
+    }
+    fn process(&mut self, _: usize, rows: Batch, _: &mut OperatorContext<'_>) -> Result<Step> {
+        let column =
+            |index: usize| rows.records().column(index).as_primitive::<Int64Type>().values().to_vec();
+        self.rows.extend(column(0).into_iter().zip(column(1)));
+        assert_eq!(rows.records().column(0).null_count(), 0);
+        Ok(Step::Done)
+    }
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
+        let rows = std::mem::take(&mut self.rows);
+        let mut committables = std::mem::take(&mut self.carried);
+        if !rows.is_empty() {
+            let epoch = format!("{}/{}/{}/{}", self.subtask, self.generation, self.attempt, checkpoint);
+            let payload = serde_json::to_vec(&(epoch, rows)).unwrap();
+            committables.push(Committable { uid: self.uid.clone().unwrap(), payload, objects: Vec::new() });
+        }
+        self.prepared.insert(checkpoint, committables.clone());
+        let parts = committables.into_iter().map(SnapshotPart::Committable).collect();
+        Ok(OperatorSnapshot { parts, tasks: Vec::new() })
+    }
+    fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.prepared.remove(&checkpoint);
+        Ok(())
+    }
+    fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.carried.extend(self.prepared.remove(&checkpoint).into_iter().flatten());
+        Ok(())
+    }
+}
+
+pub fn keyed_count(source: Numbers, ledger: &Ledger) -> Graph {
+    let env = Environment::new();
+    let numbers = env.source(source).watermarks("time", WatermarkStrategy::bounded_out_of_order(0));
+    let counted: Stream =
+        numbers.apply(HashKey).apply_dyn(Arc::new(Count::default()), Some(Partitioner::Hash)).uid("count");
+    counted.sink_dyn(Arc::new(LedgerSink), Some(Arc::new(ledger.clone()))).uid("ledger");
+    env.build().unwrap()
+}
+
+/// What a plain loop says the ledger must hold.
+pub fn expected(source: &Numbers) -> Rows {
+    let mut counts = [0i64; KEYS as usize];
+    let mut rows = Rows::new();
+    for (split, &count) in source.rows.iter().enumerate() {
+        for i in 0..count {
+            let key = (i * 7 + split as i64) % KEYS;
+            counts[key as usize] += 1;
+            rows.push((key, counts[key as usize]));
+        }
+    }
+    rows.sort_unstable();
+    rows
+}
