@@ -5,6 +5,7 @@
 //! tasks, so that a job that chains differently tomorrow still finds its state.
 
 mod codec;
+pub mod columnar;
 mod current_key;
 mod frozen;
 mod key_bytes;
