@@ -55,12 +55,13 @@ impl KeyedAggregate {
     }
 
     fn output(&self, input: &EdgeSchema, set: &AggregateSet) -> Result<SchemaRef> {
-        let mut fields: Vec<_> =
-            self.key.iter().map(|&column| input.schema.field(column).clone()).collect();
+        let mut fields: Vec<_> = self.key.iter().map(|&column| input.schema.field(column).clone()).collect();
         for field in set.fields() {
             if fields.iter().any(|other| other.name() == field.name()) {
                 let name = field.name();
-                return Err(Error::user(format!("two output columns are called {name:?}; give one an alias")));
+                return Err(Error::user(format!(
+                    "two output columns are called {name:?}; give one an alias"
+                )));
             }
             fields.push(field);
         }
@@ -78,7 +79,11 @@ impl OperatorFactory for KeyedAggregate {
         let set = AggregateSet::bind(&self.aggregates, input, 0)?;
         Ok(Box::new(KeyedAggregateOperator {
             output: self.output(input, &set)?,
-            key_types: self.key.iter().map(|&column| input.schema.field(column).data_type().clone()).collect(),
+            key_types: self
+                .key
+                .iter()
+                .map(|&column| input.schema.field(column).data_type().clone())
+                .collect(),
             config: self.clone(),
             set,
             state: None,
@@ -127,7 +132,8 @@ pub(crate) fn key_columns(records: &RecordBatch, key: &[usize]) -> Vec<ArrayRef>
 /// # Errors
 /// An internal error when there are none.
 pub(crate) fn key_hashes(batch: &Batch) -> Result<&[u64]> {
-    let hashes = batch.key_hashes().ok_or_else(|| Error::internal("a keyed operator got rows without keys"))?;
+    let hashes =
+        batch.key_hashes().ok_or_else(|| Error::internal("a keyed operator got rows without keys"))?;
     Ok(hashes.values())
 }
 
@@ -177,3 +183,7 @@ impl Operator for KeyedAggregateOperator {
 pub(crate) fn not_open() -> Error {
     Error::internal("the operator was not opened")
 }
+
+#[cfg(test)]
+#[path = "keyed_aggregate_tests.rs"]
+mod tests;

@@ -153,11 +153,15 @@ impl Aggregate for ExtremeBytes {
         let mut strings = StringViewBuilder::with_capacity(slots.len());
         for &slot in slots {
             let text = rows.bytes(slot, at).map(std::str::from_utf8).transpose();
-            strings.append_option(text.map_err(|error| {
-                Error::internal("a string's state is not a string").caused_by(error)
-            })?);
+            strings.append_option(
+                text.map_err(|error| Error::internal("a string's state is not a string").caused_by(error))?,
+            );
         }
         let strings: ArrayRef = Arc::new(strings.finish());
-        if *strings.data_type() == self.data_type { Ok(strings) } else { Ok(cast(&strings, &self.data_type)?) }
+        if *strings.data_type() == self.data_type {
+            Ok(strings)
+        } else {
+            Ok(cast(&strings, &self.data_type)?)
+        }
     }
 }

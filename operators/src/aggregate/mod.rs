@@ -19,8 +19,5 @@ mod set;
 mod spec;
 mod sum;
 
-#[cfg(test)]
-mod tests;
-
 pub use set::AggregateSet;
 pub use spec::{AggregateFunction, AggregateSpec, Argument};

@@ -57,9 +57,7 @@ pub(super) fn to_words(class: Class, values: &ArrayRef) -> Result<Vec<u64>> {
     Ok(match class {
         Class::Signed => wide.as_primitive::<Int64Type>().values().iter().map(|&v| v as u64 ^ SIGN).collect(),
         Class::Unsigned => wide.as_primitive::<UInt64Type>().values().to_vec(),
-        Class::Float => {
-            wide.as_primitive::<Float64Type>().values().iter().map(|&v| float_word(v)).collect()
-        }
+        Class::Float => wide.as_primitive::<Float64Type>().values().iter().map(|&v| float_word(v)).collect(),
     })
 }
 

@@ -183,8 +183,8 @@ impl FromStr for AggregateSpec {
     /// Reads `function(column)` or `count(*)`; `count()` too.
     fn from_str(text: &str) -> Result<Self> {
         let call = text.trim().strip_suffix(')').and_then(|text| text.split_once('('));
-        let (name, argument) = call
-            .ok_or_else(|| Error::user(format!("{text:?} is no aggregate: expected function(column)")))?;
+        let (name, argument) =
+            call.ok_or_else(|| Error::user(format!("{text:?} is no aggregate: expected function(column)")))?;
         let function: AggregateFunction = name.parse()?;
         let argument = match argument.trim() {
             "*" | "" => Argument::Rows,

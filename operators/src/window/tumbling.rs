@@ -111,7 +111,8 @@ impl Tumbling {
         self
     }
 
-    /// Keeps a window for `lateness` microseconds after it fired, for rows that come late.
+    /// Keeps a window for `lateness` microseconds after it fired, for rows that come late. A checkpoint
+    /// made with another lateness is refused: its timers stand at other times.
     #[must_use]
     pub fn allowed_lateness(mut self, lateness: Micros) -> Self {
         self.lateness = lateness;
@@ -140,15 +141,16 @@ impl Tumbling {
             .time
             .ok_or_else(|| Error::user("windows are over event time, and the stream has no event time"))?;
         let set = AggregateSet::bind(&self.aggregates, input, FIRST_AGGREGATE_WORD)?;
-        let mut fields: Vec<_> =
-            self.key.iter().map(|&column| input.schema.field(column).clone()).collect();
+        let mut fields: Vec<_> = self.key.iter().map(|&column| input.schema.field(column).clone()).collect();
         let window = [WINDOW_START, WINDOW_END, WINDOW_TIME];
         fields.extend(window.map(|name| Field::new(name, time_type(), false)));
         fields.extend(set.fields());
         for (index, field) in fields.iter().enumerate() {
             if fields[..index].iter().any(|other| other.name() == field.name()) {
                 let name = field.name();
-                return Err(Error::user(format!("two output columns are called {name:?}; give one an alias")));
+                return Err(Error::user(format!(
+                    "two output columns are called {name:?}; give one an alias"
+                )));
             }
         }
         Ok((set, Arc::new(Schema::new(fields)), time))

@@ -12,9 +12,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, SchemaRef};
 use thalweg_engine::checkpoint::{CheckpointId, SnapshotPart};
 use thalweg_engine::metrics::{Counter, Gauge};
-use thalweg_engine::operator::{
-    OpenContext, Operator, OperatorContext, OperatorSnapshot, OutputIndex, Step,
-};
+use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorSnapshot, OutputIndex, Step};
 use thalweg_engine::record::{Batch, time_values};
 use thalweg_engine::state::columnar::{ColumnarSpec, ColumnarState, TimerCursor, Touched, WordKind};
 use thalweg_engine::time::{Micros, Watermark};
@@ -134,7 +132,7 @@ impl TumblingOperator {
         keep.map(BooleanArray::from)
     }
 
-    /// Registers windows that came into memory, and answers those of the batch that fired before
+    /// Registers windows that begin, and answers those of the batch that fired before
     /// and so fire again.
     fn register(&mut self) -> Result<Vec<u32>> {
         let state = self.state.as_mut().ok_or_else(not_open)?;
@@ -145,11 +143,14 @@ impl TumblingOperator {
                 state.rows().get_mut(slot)[0] = FIRED;
             }
         }
-        self.due.extend(self.touched.created.iter().chain(&self.touched.loaded).map(|&slot| {
+        let due_time = |state: &mut ColumnarState, slot: u32| {
             let start = state.namespace(slot);
             let fired = state.rows().get(slot)[0] == FIRED;
-            (if fired { times.drop(start) } else { times.fire(start) }, slot)
-        }));
+            if fired { times.drop(start) } else { times.fire(start) }
+        };
+        self.due.extend(self.touched.created.iter().map(|&slot| (due_time(state, slot), slot)));
+        let live = state.len();
+        self.due.compact(live, |time, slot| state.is_live(slot) && times.is_due(state, slot, time));
         if self.config.lateness == 0 {
             return Ok(Vec::new());
         }
@@ -297,6 +298,12 @@ impl Times {
     fn drop(self, start: Micros) -> Micros {
         self.fire(start).saturating_add(self.lateness)
     }
+
+    /// Whether a window could be due at a time, fired or not.
+    fn is_due(self, state: &ColumnarState, slot: u32, time: Micros) -> bool {
+        let start = state.namespace(slot);
+        self.fire(start) == time || self.drop(start) == time
+    }
 }
 
 /// What a step has gathered.
@@ -330,15 +337,19 @@ impl Operator for TumblingOperator {
             namespaced: true,
             words,
             timer_offsets,
-            describe: format!("tumbling windows of {} us: {}", self.window.size(), self.set.describe()),
+            describe: format!(
+                "tumbling windows of {} us, lateness {} us: {}",
+                self.window.size(),
+                self.config.lateness,
+                self.set.describe()
+            ),
             bytes_max: self.config.memory_bytes,
         };
         self.late_rows = cx.metrics.counter("window_late_rows_total", "Rows that came too late.");
         self.null_time_rows =
             cx.metrics.counter("window_null_time_rows_total", "Rows that have no event time.");
         self.fired_windows = cx.metrics.counter("window_fired_total", "Windows emitted, again ones too.");
-        self.windows_in_memory =
-            cx.metrics.gauge("state_keys_in_memory", "Keys whose state is in memory.");
+        self.windows_in_memory = cx.metrics.gauge("state_keys_in_memory", "Keys whose state is in memory.");
         self.watermark = restored_watermark(cx.restored.items(WATERMARK_STATE))?;
         self.state = Some(ColumnarState::open(cx, &spec)?);
         Ok(())

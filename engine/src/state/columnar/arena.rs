@@ -71,6 +71,7 @@ impl Arena {
     }
 
     /// Bytes in use without garbage.
+    #[cfg(test)]
     pub(super) fn live_bytes(&self) -> usize {
         self.used - self.garbage.min(self.used)
     }

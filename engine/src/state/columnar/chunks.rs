@@ -215,7 +215,7 @@ impl Chunks {
     pub(super) fn freeze(&mut self) -> (FrozenRows, Vec<u64>) {
         let stride = self.stride;
         let copy = self.dirty_count * stride * 8 <= COPY_BYTES_MAX;
-        let mut frozen = FrozenRows { stride, count: self.dirty_count, pieces: Vec::new() };
+        let mut frozen = FrozenRows { stride, pieces: Vec::new() };
         let mut copied = Vec::with_capacity(if copy { self.dirty_count * stride } else { 0 });
         let mut copied_stored = Vec::with_capacity(if copy { self.dirty_count } else { 0 });
         let mut bits = vec![0; self.chunks.len()];
@@ -258,16 +258,10 @@ enum Piece {
 /// Rows as they were at a freeze.
 pub(super) struct FrozenRows {
     stride: usize,
-    count: usize,
     pieces: Vec<Piece>,
 }
 
 impl FrozenRows {
-    /// How many rows.
-    pub(super) fn len(&self) -> usize {
-        self.count
-    }
-
     /// Gives the rows in shares of at most `share_max`, with whether the store may hold each; a
     /// shared chunk is let go as soon as its rows are given.
     pub(super) fn for_shares<E>(

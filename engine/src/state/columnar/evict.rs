@@ -29,7 +29,7 @@ impl ColumnarState {
     }
 
     /// Makes room for `rows` new keys. While a frozen set is being written only clean keys can
-    /// leave; when they do not suffice the bound is passed until the writing is over.
+    /// leave; when they do not suffice the task waits, and where it may not the bound is passed.
     pub(super) fn make_room(&mut self, rows: usize) -> Result<()> {
         if self.arena.wants_compaction() {
             self.compact_arena();
@@ -40,6 +40,7 @@ impl ColumnarState {
             let age_min = self.old_age();
             let evicted = self.evict(target, age_min)?;
             if evicted < target / 2 && self.bytes() + incoming > self.bytes_max {
+                self.wait_for_flush();
                 self.evict(target - evicted, 0)?;
             }
         }

@@ -1,7 +1,8 @@
 //! Writing rows to the store, by the task between barriers and by the helper thread after one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::arena::{Arena, NO_BYTES};
 use super::chunks::FrozenRows;
@@ -25,6 +26,8 @@ pub(super) struct RowWriter {
     pub(super) keys: KeyCodec,
     pub(super) store_keys: StoreKeys,
     pub(super) timer_offsets: Vec<Micros>,
+    /// After a failed write nobody knows which timers the store has: they are written again.
+    pub(super) timers_always: bool,
 }
 
 impl RowWriter {
@@ -47,7 +50,7 @@ impl RowWriter {
             let value = if deleted { None } else { Some(self.encode_value(row, arena)) };
             states.push((state_key, value));
             // A row's timers never change: they are written with it first, and deleted with it.
-            if deleted == stored {
+            if deleted == stored || (self.timers_always && !deleted) {
                 for &offset in &self.timer_offsets {
                     let mut timer = Vec::with_capacity(key.len() + 18);
                     self.store_keys.timer(namespace.saturating_add(offset), key, namespace, &mut timer);
@@ -120,42 +123,58 @@ impl RowWriter {
     }
 }
 
-const PENDING: u8 = 0;
-const WRITTEN: u8 = 1;
-const FAILED: u8 = 2;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Pending,
+    Written,
+    Failed,
+}
 
-/// How the writing of a frozen set went; shared by the task and its helper.
-#[derive(Clone)]
-pub(super) struct Outcome(Arc<AtomicU8>);
+type Shared = Arc<(Mutex<Progress>, Condvar)>;
+
+/// How the writing of a frozen set goes; the task's end.
+pub(super) struct Outcome(Shared);
 
 impl Outcome {
-    /// `None` while the helper is at it.
+    /// `None` while the helper is at it; then whether it succeeded.
     pub(super) fn is_written(&self) -> Option<bool> {
-        match self.0.load(Ordering::Acquire) {
-            PENDING => None,
-            state => Some(state == WRITTEN),
+        match *self.0.0.lock() {
+            Progress::Pending => None,
+            progress => Some(progress == Progress::Written),
+        }
+    }
+
+    /// Waits until the helper is done.
+    pub(super) fn wait(&self) {
+        let mut progress = self.0.0.lock();
+        while *progress == Progress::Pending {
+            self.0.1.wait(&mut progress);
         }
     }
 }
 
 /// The helper's end: says `failed` when it is dropped before it said `written`, so that a snapshot
 /// task that is never run gives its rows back too.
-pub(super) struct Promise(Arc<AtomicU8>);
+pub(super) struct Promise(Shared);
 
 impl Promise {
     pub(super) fn new() -> (Promise, Outcome) {
-        let state = Arc::new(AtomicU8::new(PENDING));
-        (Promise(state.clone()), Outcome(state))
+        let shared = Arc::new((Mutex::new(Progress::Pending), Condvar::new()));
+        (Promise(shared.clone()), Outcome(shared))
     }
 
-    fn written(&self) {
-        self.0.store(WRITTEN, Ordering::Release);
+    fn settle(&self, to: Progress) {
+        let mut progress = self.0.0.lock();
+        if *progress == Progress::Pending {
+            *progress = to;
+            self.0.1.notify_all();
+        }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        let _ = self.0.compare_exchange(PENDING, FAILED, Ordering::AcqRel, Ordering::Acquire);
+        self.settle(Progress::Failed);
     }
 }
 
@@ -182,7 +201,7 @@ impl FrozenState {
         // Whether or not the files could be frozen, the rows are in the store, and from here on the
         // task may write again.
         let frozen = snapshotter.freeze(site);
-        promise.written();
+        promise.settle(Progress::Written);
         frozen?;
         Ok(vec![SnapshotPart::Keyed(snapshotter.upload(site, key_groups, meta)?)])
     }

@@ -138,12 +138,9 @@ impl Index {
         self.entries[hole] = EMPTY;
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.entries.len() * 8
     }
 }
 

@@ -330,4 +330,3 @@ impl<K: Keys> Keys for Namespaced<'_, K> {
         self.keys.write(row, words, arena)
     }
 }
-

@@ -56,8 +56,6 @@ pub(super) struct Layout {
     /// The first state word.
     pub(super) state: usize,
     pub(super) namespaced: bool,
-    /// Whether word [`KEY`] is a handle.
-    pub(super) byte_key: bool,
     /// The state's words.
     pub(super) words: Vec<WordKind>,
     /// Which words of a row are handles, the key's included.
@@ -73,7 +71,7 @@ impl Layout {
         }
         let in_state = words.iter().enumerate().filter(|(_, kind)| **kind == WordKind::Bytes);
         handles.extend(in_state.map(|(index, _)| state + index));
-        Layout { stride: state + words.len(), state, namespaced, byte_key, words: words.to_vec(), handles }
+        Layout { stride: state + words.len(), state, namespaced, words: words.to_vec(), handles }
     }
 
     /// The namespace of a row; 0 where there is none.

@@ -13,6 +13,7 @@ use super::index::Index;
 use super::key::{ByteKeys, EncodedKeys, KeyCodec, Keys, Namespaced, StoreKeys, WordKeys};
 use super::layout::{ColumnarSpec, DELETED, EPOCH_MASK, HEADER, Layout, OCCUPIED};
 use super::look_up::{Finder, NO_SLOT, Touched, blank};
+use crate::metrics::Counter;
 use crate::operator::{OpenContext, OperatorSnapshot};
 use crate::state::key_encoding::hash_keys;
 use crate::state::{Family, KeyGroupRange, KvStore, StoreSite};
@@ -51,6 +52,8 @@ pub struct ColumnarState {
     pub(super) write_hand: usize,
     pub(super) stored_times: BTreeSet<Micros>,
     pub(super) times_done: Micros,
+    waits_for_flush: bool,
+    flush_waits: Counter,
     tombstones: Vec<u32>,
     meta: Vec<u8>,
     encoded: EncodedKeys,
@@ -65,10 +68,14 @@ impl ColumnarState {
     /// error when the store or the snapshot cannot be read.
     pub fn open(cx: &mut OpenContext<'_>, spec: &ColumnarSpec) -> Result<ColumnarState> {
         let info = cx.info;
-        let key_groups =
-            KeyGroupRange::of_subtask(info.subtask, info.parallelism, info.max_parallelism);
+        let key_groups = KeyGroupRange::of_subtask(info.subtask, info.parallelism, info.max_parallelism);
         let keys = KeyCodec::new(&spec.key)?;
-        let meta = format!("{META_PREFIX}key {:?}; {}", keys.types(), spec.describe);
+        let meta = format!(
+            "{META_PREFIX}max_parallelism {}; key {:?}; {}",
+            info.max_parallelism,
+            keys.types(),
+            spec.describe
+        );
         for handle in cx.restored.keyed().filter(|handle| handle.meta != meta.as_bytes()) {
             return Err(Error::user(format!(
                 "the checkpoint holds another state for {}: {}; the job has: {meta}",
@@ -76,13 +83,15 @@ impl ColumnarState {
                 String::from_utf8_lossy(&handle.meta)
             )));
         }
+        let in_path = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let job: String = info.job.chars().map(in_path).take(64).collect();
         let site = StoreSite {
             uid: &info.uid,
             subtask: info.subtask,
             key_groups,
             restored: cx.restored,
             storage: cx.storage.as_ref(),
-            unique: format!("{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt),
+            unique: format!("{job}-{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt),
         };
         let store = cx.backend.open(&site)?;
         let layout = Layout::new(&spec.words, spec.namespaced, !keys.is_word());
@@ -93,7 +102,7 @@ impl ColumnarState {
             index: Index::new(),
             chunks: Chunks::new(layout.stride),
             arena: Arena::default(),
-            writer: RowWriter { layout, keys, store_keys, timer_offsets },
+            writer: RowWriter { layout, keys, store_keys, timer_offsets, timers_always: false },
             store,
             key_groups,
             bytes_max: spec.bytes_max,
@@ -104,6 +113,10 @@ impl ColumnarState {
             write_hand: 0,
             stored_times: BTreeSet::new(),
             times_done: Micros::MIN,
+            waits_for_flush: cx.backend.waits_for_flush(),
+            flush_waits: cx
+                .metrics
+                .counter("state_flush_waits_total", "Times that a task waited for a helper to write."),
             tombstones: Vec::new(),
             meta: meta.into_bytes(),
             encoded: EncodedKeys::default(),
@@ -325,6 +338,17 @@ impl ColumnarState {
         Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| frozen.run(site))] })
     }
 
+    /// Waits for the helper when it may: nothing is evicted meanwhile, and memory has a bound.
+    pub(super) fn wait_for_flush(&mut self) {
+        if let Some(pending) = self.pending.as_ref().filter(|_| self.waits_for_flush) {
+            if pending.outcome.is_written().is_none() {
+                self.flush_waits.add(1);
+                pending.outcome.wait();
+            }
+            self.settle();
+        }
+    }
+
     /// Takes note of a frozen set that has been written, or of one that failed: its slots are dirty
     /// again.
     pub(super) fn settle(&mut self) {
@@ -333,6 +357,7 @@ impl ColumnarState {
             Some(Some(written)) => written,
         };
         let Some(pending) = self.pending.take() else { return };
+        self.writer.timers_always = !written;
         if written {
             for slot in pending.deleted {
                 let deleted = self.chunks.row(slot)[HEADER] & (OCCUPIED | DELETED) == OCCUPIED | DELETED;
@@ -380,7 +405,8 @@ impl ColumnarState {
     /// The slots that changed since the last snapshot or write-back, for tests.
     #[cfg(test)]
     pub(super) fn dirty_slots(&self) -> Vec<u32> {
-        let bits = |chunk| ones(self.chunks.dirty_bits(chunk)).map(move |bit| (chunk * CHUNK_SLOTS) as u32 + bit);
+        let bits =
+            |chunk| ones(self.chunks.dirty_bits(chunk)).map(move |bit| (chunk * CHUNK_SLOTS) as u32 + bit);
         (0..self.chunks.chunk_count()).flat_map(bits).collect()
     }
 }

@@ -5,8 +5,8 @@
 //! At a restore the times are read from the store by skipping from one to the next in each key
 //! group: two seeks per distinct time and key group, whatever the number of keys.
 
-use super::look_up::{NO_SLOT, Touched};
 use super::key::StoreKeys;
+use super::look_up::{NO_SLOT, Touched};
 use super::state::ColumnarState;
 use crate::state::Family;
 use crate::time::Micros;
@@ -73,6 +73,9 @@ impl ColumnarState {
         let namespaces: Vec<i64> = parts.iter().map(|(_, _, namespace)| *namespace).collect();
         self.look_up_stored(&keys, &namespaces, touched)?;
         touched.slots.retain(|&slot| slot != NO_SLOT);
+        if !touched.created.is_empty() {
+            return Err(Error::internal("the store has a timer of a key that it does not have"));
+        }
         Ok(cursor.group < self.key_groups.end)
     }
 
