@@ -70,7 +70,7 @@ impl OperatorHarness {
     }
 
     pub(super) fn map_backend() -> Arc<dyn StateBackend> {
-        Arc::new(MapBackend::new())
+        Arc::new(MapBackend::new(std::env::temp_dir()))
     }
 
     pub(super) fn start(
