@@ -22,6 +22,7 @@ mod map_store;
 mod map_unit;
 mod memory_plan;
 mod op_sink;
+mod owned_directory;
 #[cfg(feature = "rocksdb")]
 mod parallel;
 mod restored;
