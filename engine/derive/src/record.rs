@@ -225,7 +225,7 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
                     ::core::result::Result::Ok(__Columns { #(#idents: #finds,)* })
                 }
 
-                fn read<'a>(columns: &__Columns<'a>, row: usize) -> #row<'a> {
+                fn read<'a>(columns: &Self::Columns<'a>, row: usize) -> Self::Row<'a> {
                     #row { #(#idents: #types::read(columns.#idents, row),)* }
                 }
 
