@@ -4,4 +4,19 @@
 //! This crate knows the engine and no operator of `thalweg-operators`. What decides (which reader
 //! reads which split, where a restore goes on) is pure; what blocks does so in a bounded way.
 
+pub mod blackhole;
+pub mod collect;
+pub mod conformance;
+#[cfg(feature = "files")]
+pub mod file;
 pub mod format;
+pub mod generator;
+pub mod print;
+pub mod sink;
+pub mod vec;
+
+mod deal;
+mod epochs;
+mod position;
+#[cfg(feature = "kafka")]
+pub mod kafka;

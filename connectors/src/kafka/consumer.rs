@@ -1,0 +1,358 @@
+//! One consumer of librdkafka, `assign`ed partitions by us and read in bulk.
+//!
+//! The only module with `unsafe` in it. Why not the crate's `BaseConsumer`: it takes one event a
+//! message; `rd_kafka_consume_batch_queue` takes what was fetched in one call, at about two thirds
+//! of the cost. The rules: a message lives in a [`Fetched`] and is destroyed with it; callbacks
+//! only set flags and wake the task; nothing here blocks on the network.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::{RDKafka, RDKafkaMessage, RDKafkaQueue, RDKafkaRespErr, RDKafkaType};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka_sys as sys;
+use thalweg_engine::operator::Waker;
+use thalweg_engine::{Error, Result};
+
+/// What the client's callbacks leave behind.
+#[derive(Debug)]
+pub(crate) struct ClientEvents {
+    cluster: String,
+    transport_errors: AtomicU64,
+}
+
+impl ClientContext for ClientEvents {}
+
+impl ClientEvents {
+    /// `code` is a number, not the enum: the broker may know errors that this client does not.
+    fn transport_error(&self, code: c_int, reason: &str) {
+        const LOUD: [RDKafkaRespErr; 5] = [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTHENTICATION,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__SSL,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        ];
+        self.transport_errors.fetch_add(1, Ordering::Relaxed);
+        if LOUD.iter().any(|loud| *loud as c_int == code) {
+            tracing::warn!(cluster = %self.cluster, code, reason, "Kafka cluster in trouble");
+        } else {
+            tracing::debug!(cluster = %self.cluster, code, reason, "Kafka client");
+        }
+    }
+}
+
+/// A consumer that reads what it is assigned. Dropping it may take a while (it closes
+/// connections): see [`ClusterConsumer::retire`].
+pub(crate) struct ClusterConsumer {
+    queue: *mut RDKafkaQueue,
+    /// What the queue's callback is given; lives until the callback is off.
+    _waker: Box<Waker>,
+    client: Client<ClientEvents>,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread; the raw queue pointer is used by one
+// owner at a time, behind `&mut self` or in `drop`.
+unsafe impl Send for ClusterConsumer {}
+
+impl ClusterConsumer {
+    /// Makes the client; connects in the background. `waker` is used when records arrive.
+    ///
+    /// # Errors
+    /// A user error that names the setting which librdkafka refuses.
+    pub fn new(cluster: &str, config: &ClientConfig, waker: &Waker) -> Result<Self> {
+        let refused =
+            |error| Error::user(format!("the client for cluster {cluster} cannot be made")).caused_by(error);
+        let native = config.create_native_config().map_err(refused)?;
+        // SAFETY: `native` is a valid configuration; the callbacks have the signatures that
+        // librdkafka asks for and use only the opaque pointer, which `Client` sets to its context.
+        unsafe {
+            sys::rd_kafka_conf_set_error_cb(native.ptr(), Some(on_error));
+            sys::rd_kafka_conf_set_log_cb(native.ptr(), Some(on_log));
+        }
+        let events = ClientEvents { cluster: cluster.to_string(), transport_errors: AtomicU64::new(0) };
+        let client =
+            Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, events).map_err(refused)?;
+        let waker = Box::new(waker.clone());
+        // SAFETY: the client is a live consumer with a group's name, so it has a consumer queue;
+        // the waker's address is stable and outlives the callback (see `drop`).
+        let queue = unsafe {
+            sys::rd_kafka_poll_set_consumer(client.native_ptr());
+            sys::rd_kafka_queue_get_consumer(client.native_ptr())
+        };
+        if queue.is_null() {
+            return Err(Error::internal(format!("the consumer of cluster {cluster} has no queue")));
+        }
+        let opaque = std::ptr::from_ref::<Waker>(&waker).cast_mut().cast::<c_void>();
+        // SAFETY: as above.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(queue, Some(on_nonempty), opaque) };
+        Ok(ClusterConsumer { queue, _waker: waker, client })
+    }
+
+    /// Starts reading partitions, beside those that are read already.
+    ///
+    /// # Errors
+    /// An external error of librdkafka's.
+    pub fn assign<'a>(&self, partitions: impl Iterator<Item = (&'a str, i32, i64)>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, offset) in partitions {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|error| {
+                Error::internal(format!("cannot assign {topic}/{partition} at {offset}")).caused_by(error)
+            })?;
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        // SAFETY: both pointers are live for the call; the error object is destroyed in `check`.
+        check("assign", unsafe { sys::rd_kafka_incremental_assign(self.client.native_ptr(), list.ptr()) })
+    }
+
+    /// Stops reading partitions. What was fetched of them is dropped.
+    ///
+    /// # Errors
+    /// An external error of librdkafka's.
+    pub fn unassign<'a>(&self, partitions: impl Iterator<Item = (&'a str, i32)>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition(topic, partition);
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        // SAFETY: as in `assign`.
+        check("unassign", unsafe { sys::rd_kafka_incremental_unassign(self.client.native_ptr(), list.ptr()) })
+    }
+
+    /// Takes up to `buffer.capacity` messages that were fetched; never waits.
+    pub fn fetch<'a>(&'a mut self, buffer: &'a mut FetchBuffer) -> Fetched<'a> {
+        // SAFETY: the buffer has room for `slots.len()` pointers; librdkafka fills the first
+        // `count` of them with messages that we own from here on.
+        let count = unsafe {
+            sys::rd_kafka_consume_batch_queue(self.queue, 0, buffer.slots.as_mut_ptr(), buffer.slots.len())
+        };
+        let count = usize::try_from(count).unwrap_or(0);
+        Fetched { messages: &mut buffer.slots[..count], _consumer: PhantomData }
+    }
+
+    /// The offset behind the newest record of a partition, as the last fetch saw it.
+    pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
+        let (mut low, mut high) = (-1_i64, -1_i64);
+        // SAFETY: all pointers are live for the call, which only reads what is cached.
+        let code = unsafe {
+            let client = self.client.native_ptr();
+            sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high)
+        };
+        (code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    }
+
+    /// Errors of the transport since the last call.
+    pub fn take_transport_errors(&self) -> u64 {
+        self.client.context().transport_errors.swap(0, Ordering::Relaxed)
+    }
+
+    /// Ends the consumer on a thread of its own: closing connections to a cluster that is away
+    /// must not hold the task.
+    pub fn retire(self) {
+        let spawned = std::thread::Builder::new().name("kafka-retire".into()).spawn(move || drop(self));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a Kafka consumer is closed in the foreground");
+        }
+    }
+}
+
+impl Drop for ClusterConsumer {
+    fn drop(&mut self) {
+        // SAFETY: the callback goes before the waker that it is given, the queue before its client.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue, None, std::ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue);
+        }
+    }
+}
+
+/// Room for the messages of one fetch; kept between fetches.
+pub(crate) struct FetchBuffer {
+    slots: Vec<*mut RDKafkaMessage>,
+}
+
+// SAFETY: between fetches the slots are dead values that nobody reads.
+unsafe impl Send for FetchBuffer {}
+
+impl FetchBuffer {
+    /// Room for `messages`.
+    pub fn new(messages: usize) -> Self {
+        FetchBuffer { slots: vec![std::ptr::null_mut(); messages] }
+    }
+}
+
+/// Messages of one fetch; destroyed with it.
+pub(crate) struct Fetched<'a> {
+    messages: &'a mut [*mut RDKafkaMessage],
+    _consumer: PhantomData<&'a ClusterConsumer>,
+}
+
+impl Fetched<'_> {
+    /// Number of messages, errors among them.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The messages, by partition in the order of their offsets.
+    pub fn iter(&self) -> impl Iterator<Item = Message<'_>> {
+        // SAFETY: each of these pointers is a live message that this value owns.
+        self.messages.iter().map(|&message| Message(unsafe { &*message }))
+    }
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        for message in self.messages.iter() {
+            // SAFETY: this value owns the message, and no `Message` outlives it.
+            unsafe { sys::rd_kafka_message_destroy(*message) };
+        }
+    }
+}
+
+/// One message, or an error about one partition.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a>(&'a RDKafkaMessage);
+
+impl<'a> Message<'a> {
+    /// The error, when this is no record.
+    #[inline]
+    pub fn error(self) -> Option<RDKafkaErrorCode> {
+        (self.0.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.0.err.into())
+    }
+
+    /// The error in words.
+    pub fn error_text(self) -> String {
+        // SAFETY: the message is live; the text belongs to it or to the library.
+        unsafe { text(sys::rd_kafka_message_errstr(self.0)) }
+    }
+
+    /// Tells topics of one consumer apart, quicker than their names.
+    #[inline]
+    pub fn topic_key(self) -> usize {
+        self.0.rkt as usize
+    }
+
+    /// The topic's name; empty for an error about no topic.
+    pub fn topic(self) -> String {
+        if self.0.rkt.is_null() {
+            return String::new();
+        }
+        // SAFETY: the topic handle is live as long as the message.
+        unsafe { text(sys::rd_kafka_topic_name(self.0.rkt)) }
+    }
+
+    /// The partition's number.
+    #[inline]
+    pub fn partition(self) -> i32 {
+        self.0.partition
+    }
+
+    /// The record's offset; with the end-of-partition "error" the next offset.
+    #[inline]
+    pub fn offset(self) -> i64 {
+        self.0.offset
+    }
+
+    /// The record's value; empty for a tombstone.
+    #[inline]
+    pub fn payload(self) -> &'a [u8] {
+        // SAFETY: the pointer and length describe memory that lives as long as the message.
+        unsafe { bytes(self.0.payload, self.0.len) }.unwrap_or_default()
+    }
+
+    /// The record's key.
+    #[inline]
+    pub fn key(self) -> Option<&'a [u8]> {
+        // SAFETY: as with the payload.
+        unsafe { bytes(self.0.key, self.0.key_len) }
+    }
+
+    /// The record's timestamp in milliseconds since 1970.
+    pub fn timestamp_ms(self) -> Option<i64> {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is live.
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) };
+        (timestamp >= 0).then_some(timestamp)
+    }
+
+    /// The last header of this name.
+    pub fn header(self, name: &CStr) -> Option<&'a [u8]> {
+        let mut headers = std::ptr::null_mut();
+        let (mut value, mut length) = (std::ptr::null(), 0);
+        // SAFETY: the message is live; headers and the value live as long as it does.
+        unsafe {
+            if sys::rd_kafka_message_headers(self.0, &mut headers)
+                != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                return None;
+            }
+            let code = sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut length);
+            if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return None;
+            }
+            bytes(value, length)
+        }
+    }
+}
+
+/// # Safety
+/// `start` is null, or `length` bytes from it live for `'a`.
+#[inline]
+unsafe fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) })
+}
+
+/// # Safety
+/// `start` is null or a live C string.
+unsafe fn text(start: *const c_char) -> String {
+    if start.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned()
+}
+
+fn check(what: &str, error: *mut sys::rd_kafka_error_t) -> Result<()> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a non-null error object is ours: read, then destroyed.
+    let reason = unsafe {
+        let reason = text(sys::rd_kafka_error_string(error));
+        sys::rd_kafka_error_destroy(error);
+        reason
+    };
+    Err(Error::external(format!("librdkafka refuses to {what}: {reason}")))
+}
+
+unsafe extern "C" fn on_nonempty(_client: *mut RDKafka, waker: *mut c_void) {
+    // SAFETY: the pointer is the consumer's boxed waker, which outlives the callback.
+    unsafe { &*waker.cast::<Waker>() }.wake();
+}
+
+unsafe extern "C" fn on_error(_client: *mut RDKafka, code: c_int, reason: *const c_char, opaque: *mut c_void) {
+    // SAFETY: librdkafka hands over a C string and the opaque pointer that `Client::new` set: its
+    // context, which lives as long as the client.
+    let (reason, events) = unsafe { (text(reason), &*opaque.cast::<ClientEvents>()) };
+    events.transport_error(code, &reason);
+}
+
+unsafe extern "C" fn on_log(client: *const RDKafka, level: c_int, fac: *const c_char, line: *const c_char) {
+    // SAFETY: librdkafka hands over live C strings and its client.
+    let (fac, line, name) = unsafe { (text(fac), text(line), text(sys::rd_kafka_name(client))) };
+    match level {
+        0..=4 => tracing::debug!(client = name, fac, line, "librdkafka warns"),
+        _ => tracing::trace!(client = name, fac, line, "librdkafka"),
+    }
+}

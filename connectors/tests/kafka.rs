@@ -1,0 +1,20 @@
+//! The federated Kafka source and the plain sink against real brokers, by requirement.
+
+#[path = "kafka/bounded.rs"]
+mod bounded;
+#[path = "kafka/decoding.rs"]
+mod decoding;
+#[path = "kafka/driver.rs"]
+mod driver;
+#[path = "kafka/federated.rs"]
+mod federated;
+#[path = "kafka/outage.rs"]
+mod outage;
+#[path = "kafka/sink.rs"]
+mod sink;
+#[path = "kafka/starts.rs"]
+mod starts;
+#[path = "kafka/text_format.rs"]
+mod text_format;
+#[path = "kafka/world.rs"]
+mod world;
