@@ -229,15 +229,15 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
                     #row { #(#idents: #types::read(columns.#idents, row),)* }
                 }
 
-                fn as_row(&self) -> #row<'_> {
+                fn as_row(&self) -> Self::Row<'_> {
                     #row { #(#idents: #types::borrow(&self.#idents),)* }
                 }
 
-                fn from_row(row: #row<'_>) -> Self {
+                fn from_row(row: Self::Row<'_>) -> Self {
                     #record { #(#idents: #types::own(row.#idents),)* }
                 }
 
-                fn append(builder: &mut __Builder, row: #row<'_>) {
+                fn append(builder: &mut __Builder, row: Self::Row<'_>) {
                     #(#types::append(&mut builder.#idents, row.#idents);)*
                 }
 
