@@ -68,13 +68,14 @@ pub fn flights_job(source: Stream) -> Found {
     let hours = hours.uid("carrier-hours");
 
     let departures = departed.select(["tailnum", "flight", "dep_delay", "scheduled"]).uid("departures");
-    let alerts = departures.key_by(&["tailnum"]).process(LateTwice::default()).uid("late-twice");
+    let alerts = departures.typed::<Departure>().key_by(["tailnum"]).process(LateTwice::default()).uid("late-twice");
     Found { late: hours.side_output(1), hours, alerts: alerts.stream().clone(), incomplete }
 }
 
 /// The last departure of an aircraft.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, StateSize)]
 struct Last {
+    tailnum: String,
     scheduled: Micros,
     late: bool,
 }
@@ -83,7 +84,7 @@ struct Last {
 /// when two in a row were late. Forgets an aircraft after a day of silence.
 #[derive(Clone, Default)]
 struct LateTwice {
-    waiting: MapState<(Micros, i64), i64>,
+    waiting: MapState<(Micros, i64), (String, i64)>,
     last: ValueState<Last>,
 }
 
@@ -98,12 +99,13 @@ impl KeyedProcess for LateTwice {
     }
 
     fn process(&mut self, row: DepartureRow<'_>, cx: &mut ProcessContext<'_, Alert>) -> Result<()> {
-        self.waiting.put(cx.state(), (row.scheduled.micros(), row.flight), row.dep_delay)?;
+        let departure = (row.tailnum.to_string(), row.dep_delay);
+        self.waiting.put(cx.state(), (row.scheduled.micros(), row.flight), departure)?;
         cx.register_event_timer(row.scheduled)
     }
 
     fn on_timer(&mut self, timer: Timer, cx: &mut ProcessContext<'_, Alert>) -> Result<()> {
-        for ((scheduled, flight), delay) in self.waiting.iter(cx.state())? {
+        for ((scheduled, flight), (tailnum, delay)) in self.waiting.iter(cx.state())? {
             if scheduled > timer.time.micros() {
                 break;
             }
@@ -112,10 +114,10 @@ impl KeyedProcess for LateTwice {
             if let Some(last) = self.last.get(cx.state())?.cloned()
                 && (last.late && late && scheduled - last.scheduled <= DAY)
             {
-                let tailnum = cx.key_text(0)?;
+                let tailnum = last.tailnum;
                 cx.emit(Alert { tailnum, scheduled: Timestamp(scheduled), earlier: Timestamp(last.scheduled) });
             }
-            self.last.set(cx.state(), Last { scheduled, late })?;
+            self.last.set(cx.state(), Last { tailnum, scheduled, late })?;
             cx.register_event_timer(Timestamp(scheduled + DAY + 1))?;
         }
         let silent = |last: &&Last| last.scheduled + DAY < timer.time.micros();
@@ -123,5 +125,93 @@ impl KeyedProcess for LateTwice {
             self.last.clear(cx.state())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, RecordBatch};
+    use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+    use thalweg::connectors::file::FileSource;
+    use thalweg::engine::checkpoint::MemoryStorage;
+    use thalweg::engine::cluster::{JobConfig, Outcome, start};
+    use thalweg::engine::metrics::Registry;
+    use thalweg::engine::runtime::ChannelBounds;
+    use thalweg::engine::state::MapBackend;
+
+    use super::*;
+    use crate::{data, expected};
+
+    #[test]
+    fn the_job_finds_what_a_plain_loop_finds() {
+        let flights = data::load(&data::shipped_file()).unwrap();
+        let expected = expected::expected(&flights).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let lines: Vec<_> = flights.iter().map(|flight| flight.json().unwrap()).collect();
+        std::fs::write(directory.path().join("flights.jsonl"), lines.join("\n")).unwrap();
+        for parallelism in [1, 2] {
+            let env = Environment::new();
+            let source = FileSource::lines(directory.path().join("flights.jsonl"), Json::of::<Flight>());
+            let found = flights_job(env.source(source).uid("flights"));
+            let (hours, alerts) = (Collected::new(), Collected::new());
+            let (incomplete, late) = (Collected::new(), Collected::new());
+            found.hours.sink(hours.exactly_once_sink()).uid("hours");
+            found.alerts.sink(alerts.exactly_once_sink()).uid("alerts");
+            found.incomplete.sink(incomplete.exactly_once_sink()).uid("incomplete-out");
+            found.late.sink(late.exactly_once_sink()).uid("late");
+            let mut config = JobConfig::new("flights");
+            config.parallelism = parallelism;
+            let backend = MapBackend::new(directory.path().join("state"));
+            let job = start(
+                env.build().unwrap(),
+                config,
+                Arc::new(MemoryStorage::default()),
+                Arc::new(backend),
+                Registry::default(),
+                ChannelBounds::default(),
+            );
+            assert_eq!(job.unwrap().wait().unwrap().outcome, Outcome::Completed);
+            assert_eq!(late.row_count(), 0);
+            assert_eq!(incomplete.row_count(), expected.incomplete);
+            assert_eq!(hours.row_count(), expected.hours.len());
+            assert_eq!(hours_of(&hours.batches()), expected.hours);
+            assert_eq!(alerts.row_count(), expected.alerts.len());
+            assert_eq!(alerts_of(&alerts.batches()), expected.alerts);
+        }
+    }
+
+    fn hours_of(batches: &[RecordBatch]) -> BTreeMap<(String, Micros), expected::CarrierHour> {
+        let mut hours = BTreeMap::new();
+        for batch in batches {
+            let column = |name: &str| batch.column_by_name(name).unwrap().clone();
+            for row in 0..batch.num_rows() {
+                let carrier = column("carrier").as_string_view().value(row).to_string();
+                let start = column("window_start").as_primitive::<TimestampMicrosecondType>().value(row);
+                let found = expected::CarrierHour {
+                    flights: column("flights").as_primitive::<Int64Type>().value(row),
+                    mean_delay: column("mean_delay").as_primitive::<arrow::datatypes::Float64Type>().value(row),
+                    max_delay: column("max_delay").as_primitive::<Int64Type>().value(row),
+                };
+                hours.insert((carrier, start), found);
+            }
+        }
+        hours
+    }
+
+    fn alerts_of(batches: &[RecordBatch]) -> BTreeMap<(String, Micros), Micros> {
+        let mut alerts = BTreeMap::new();
+        for batch in batches {
+            let time = |name: &str, row| {
+                batch.column_by_name(name).unwrap().as_primitive::<TimestampMicrosecondType>().value(row)
+            };
+            for row in 0..batch.num_rows() {
+                let tailnum = batch.column_by_name("tailnum").unwrap().as_string_view().value(row).to_string();
+                alerts.insert((tailnum, time("scheduled", row)), time("earlier", row));
+            }
+        }
+        alerts
     }
 }

@@ -66,5 +66,6 @@ pub use rocks_backend::RocksBackend;
 pub use rocks_options::RocksConfig;
 pub use state_size::{StateSize, StateValue};
 pub use store::{Family, KvOp, KvSnapshotter, KvStore, StateBackend, StoreSite};
+pub use thalweg_derive::StateSize;
 pub use timer_key::Timer;
 pub use value::ValueState;
