@@ -9,9 +9,18 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use thalweg_engine::Result;
 
+mod columns;
+mod csv;
 mod dead_letter;
+mod json;
+mod raw;
+mod timestamp;
 
+pub(crate) use columns::with_string_views;
+pub use csv::{Csv, CsvEncoder};
 pub use dead_letter::{DeadLetter, DeadLetters, dead_letter_schema};
+pub use json::{Json, JsonEncoder};
+pub use raw::{Raw, RawEncoder};
 
 /// How the bytes of one record become a row. Shared by all readers of a source.
 pub trait Format: Send + Sync {

@@ -1,0 +1,78 @@
+//! A sink that counts rows and bytes and forgets them: for benchmarks.
+
+use std::sync::Arc;
+
+use thalweg_engine::Result;
+use thalweg_engine::metrics::Counter;
+use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
+use thalweg_engine::record::{Batch, EdgeSchema};
+
+use crate::sink::{Sink, SinkParts};
+
+/// Forgets rows of any mode. Clones share their counts.
+#[derive(Clone, Debug, Default)]
+pub struct BlackHole {
+    rows: Counter,
+    bytes: Counter,
+}
+
+impl BlackHole {
+    /// One that has seen nothing.
+    pub fn new() -> BlackHole {
+        BlackHole::default()
+    }
+
+    /// Rows so far, over all instances and attempts.
+    pub fn rows(&self) -> u64 {
+        self.rows.get()
+    }
+
+    /// Bytes so far, as batches measure themselves.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+}
+
+impl Sink for BlackHole {
+    fn into_parts(self) -> SinkParts {
+        SinkParts { factory: Arc::new(self), committer: None }
+    }
+}
+
+impl OperatorFactory for BlackHole {
+    fn name(&self) -> String {
+        "blackhole".to_string()
+    }
+
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Hole { shared: self.clone(), own: BlackHole::default() }))
+    }
+
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        single_input(inputs)?;
+        Ok(Vec::new())
+    }
+}
+
+struct Hole {
+    shared: BlackHole,
+    own: BlackHole,
+}
+
+impl Operator for Hole {
+    fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
+        self.own = BlackHole {
+            rows: cx.metrics.counter("blackhole_rows_total", "Rows that a blackhole sink has taken."),
+            bytes: cx.metrics.counter("blackhole_bytes_total", "Bytes that a blackhole sink has taken."),
+        };
+        Ok(())
+    }
+
+    fn process(&mut self, _input: usize, batch: Batch, _cx: &mut OperatorContext<'_>) -> Result<Step> {
+        for counts in [&self.shared, &self.own] {
+            counts.rows.add(batch.row_count() as u64);
+            counts.bytes.add(batch.bytes() as u64);
+        }
+        Ok(Step::Done)
+    }
+}

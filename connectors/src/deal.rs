@@ -1,0 +1,212 @@
+//! Dealing a fixed set of splits to readers: evenly by what is left to read, and the same way
+//! every time. Pure.
+
+use serde::{Deserialize, Serialize};
+use thalweg_engine::source::{Enumerator, EnumeratorAction, EnumeratorEvent, SplitState};
+use thalweg_engine::{Error, Result};
+
+use crate::position;
+
+/// What is left to read of a split, in any unit.
+pub(crate) type Weigh = fn(&SplitState) -> u64;
+
+/// Deals splits: the heaviest first, each to the reader with the least so far; ties go to the
+/// lower split name and the lower reader.
+pub(crate) fn deal(mut splits: Vec<SplitState>, parallelism: u32, weigh: Weigh) -> Vec<EnumeratorAction> {
+    splits.sort_by(|a, b| weigh(b).cmp(&weigh(a)).then_with(|| a.id.cmp(&b.id)));
+    let mut hands: Vec<(u64, Vec<SplitState>)> = vec![(0, Vec::new()); parallelism.max(1) as usize];
+    for split in splits {
+        // A split costs a little even when nothing is left of it.
+        let weight = weigh(&split).max(1);
+        if let Some(hand) = hands.iter_mut().min_by_key(|hand| hand.0) {
+            hand.0 = hand.0.saturating_add(weight);
+            hand.1.push(split);
+        }
+    }
+    let mut actions = Vec::new();
+    for (subtask, (_, mut splits)) in (0..).zip(hands) {
+        if !splits.is_empty() {
+            splits.sort_by(|a, b| a.id.cmp(&b.id));
+            actions.push(EnumeratorAction::Assign { subtask, splits });
+        }
+    }
+    actions
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Known {
+    /// Whether the set of splits is known; it is fixed from then on.
+    complete: bool,
+    /// Splits that no reader has got yet.
+    unassigned: Vec<SplitState>,
+}
+
+/// An enumerator of splits that are all known at once: from the configuration, or from one look.
+///
+/// A snapshot holds the splits that nobody has; a split that was dealt is in its reader's
+/// snapshot, or is finished. So a split that ends between the enumerator's snapshot and its
+/// reader's barrier is in neither, and is not read again.
+pub(crate) struct FixedSplits {
+    known: Known,
+    parallelism: Option<u32>,
+    weigh: Weigh,
+    /// Makes the splits of a fresh start, given the number of readers; `None`: wait for a look.
+    initial: Option<Box<dyn Fn(u32) -> Result<Vec<SplitState>> + Send>>,
+    /// Reads what a look has found.
+    read_discovered: fn(&[u8]) -> Result<Vec<SplitState>>,
+}
+
+impl FixedSplits {
+    /// Splits that the configuration tells.
+    pub(crate) fn configured(
+        restored: Option<&[u8]>,
+        weigh: Weigh,
+        initial: impl Fn(u32) -> Result<Vec<SplitState>> + Send + 'static,
+    ) -> Result<FixedSplits> {
+        let nobody_looks = |_: &[u8]| Err(Error::internal("this source has no discovery"));
+        let mut splits = Self::discovered(restored, weigh, nobody_looks)?;
+        splits.initial = Some(Box::new(initial));
+        Ok(splits)
+    }
+
+    /// Splits that one look finds.
+    pub(crate) fn discovered(
+        restored: Option<&[u8]>,
+        weigh: Weigh,
+        read_discovered: fn(&[u8]) -> Result<Vec<SplitState>>,
+    ) -> Result<FixedSplits> {
+        let known = match restored {
+            Some(bytes) => position::decode(bytes, "the enumerator's snapshot")?,
+            None => Known::default(),
+        };
+        Ok(FixedSplits { known, parallelism: None, weigh, initial: None, read_discovered })
+    }
+
+    fn deal_unassigned(&mut self) -> Vec<EnumeratorAction> {
+        let Some(parallelism) = self.parallelism else {
+            return Vec::new();
+        };
+        let mut actions = deal(std::mem::take(&mut self.known.unassigned), parallelism, self.weigh);
+        if self.known.complete {
+            actions.push(EnumeratorAction::NoMoreSplits);
+        }
+        actions
+    }
+}
+
+impl Enumerator for FixedSplits {
+    fn handle(&mut self, event: EnumeratorEvent) -> Result<Vec<EnumeratorAction>> {
+        match event {
+            EnumeratorEvent::Started { parallelism, splits } => {
+                self.parallelism = Some(parallelism);
+                self.known.unassigned.extend(splits);
+                if let Some(initial) = self.initial.as_ref().filter(|_| !self.known.complete) {
+                    self.known.unassigned.extend(initial(parallelism)?);
+                    self.known.complete = true;
+                }
+                Ok(self.deal_unassigned())
+            }
+            EnumeratorEvent::Discovered(found) if !self.known.complete => {
+                self.known.unassigned.extend((self.read_discovered)(&found)?);
+                self.known.complete = true;
+                Ok(self.deal_unassigned())
+            }
+            EnumeratorEvent::Released { splits, .. } => {
+                self.known.unassigned.extend(splits);
+                Ok(self.deal_unassigned())
+            }
+            EnumeratorEvent::Discovered(_)
+            | EnumeratorEvent::Finished { .. }
+            | EnumeratorEvent::FromReader { .. } => Ok(Vec::new()),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        position::encode(&self.known).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use thalweg_engine::source::SplitId;
+
+    fn split(name: &str, weight: u64) -> SplitState {
+        SplitState { id: SplitId(name.into()), position: weight.to_le_bytes().to_vec() }
+    }
+
+    fn weigh(split: &SplitState) -> u64 {
+        u64::from_le_bytes(split.position.clone().try_into().unwrap())
+    }
+
+    fn assigned(actions: &[EnumeratorAction]) -> Vec<(u32, Vec<SplitState>)> {
+        let assigned = actions.iter().filter_map(|action| match action {
+            EnumeratorAction::Assign { subtask, splits } => Some((*subtask, splits.clone())),
+            _ => None,
+        });
+        assigned.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_split_is_dealt_once_evenly_and_in_any_order_alike(
+            weights in proptest::collection::vec(0_u64..1000, 0..30), parallelism in 1_u32..6
+        ) {
+            let splits: Vec<_> = weights.iter().enumerate().map(|(i, w)| split(&format!("{i:03}"), *w)).collect();
+            let mut reversed = splits.clone();
+            reversed.reverse();
+            let actions = deal(splits.clone(), parallelism, weigh);
+            prop_assert_eq!(&actions, &deal(reversed, parallelism, weigh));
+            let hands = assigned(&actions);
+            let names: Vec<_> = hands.iter().flat_map(|(_, splits)| splits.iter().map(|s| s.id.clone())).collect();
+            prop_assert_eq!(names.len(), splits.len());
+            prop_assert_eq!(names.into_iter().collect::<BTreeSet<_>>().len(), splits.len());
+            let load = |splits: &Vec<SplitState>| splits.iter().map(|s| weigh(s).max(1)).sum::<u64>();
+            let loads: Vec<_> = hands.iter().map(|(_, splits)| load(splits)).collect();
+            let heaviest = weights.iter().map(|w| (*w).max(1)).max().unwrap_or(0);
+            if hands.len() == parallelism as usize {
+                prop_assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= heaviest);
+            }
+        }
+    }
+
+    #[test]
+    fn a_split_that_nobody_snapshotted_is_finished() {
+        let initial = |_| Ok(vec![split("a", 1), split("b", 1)]);
+        let mut fresh = FixedSplits::configured(None, weigh, initial).unwrap();
+        let actions = fresh.handle(EnumeratorEvent::Started { parallelism: 2, splits: vec![] }).unwrap();
+        assert_eq!(assigned(&actions).len(), 2);
+        assert_eq!(actions.last(), Some(&EnumeratorAction::NoMoreSplits));
+        let snapshot = fresh.snapshot();
+        let mut restored = FixedSplits::configured(Some(&snapshot), weigh, initial).unwrap();
+        let started = EnumeratorEvent::Started { parallelism: 1, splits: vec![split("b", 7)] };
+        let actions = restored.handle(started).unwrap();
+        assert_eq!(assigned(&actions), [(0, vec![split("b", 7)])]);
+    }
+
+    #[test]
+    fn a_look_before_or_after_the_start_is_dealt_once() {
+        let read = |bytes: &[u8]| Ok(vec![split(std::str::from_utf8(bytes).unwrap(), 1)]);
+        let started = EnumeratorEvent::Started { parallelism: 1, splits: vec![] };
+        for look_first in [true, false] {
+            let mut splits = FixedSplits::discovered(None, weigh, read).unwrap();
+            let mut events = vec![EnumeratorEvent::Discovered(b"a".to_vec()), started.clone()];
+            if !look_first {
+                events.reverse();
+            }
+            events.push(EnumeratorEvent::Discovered(b"late".to_vec()));
+            let actions: Vec<_> =
+                events.into_iter().flat_map(|event| splits.handle(event).unwrap()).collect();
+            assert_eq!(assigned(&actions), [(0, vec![split("a", 1)])]);
+            assert_eq!(actions.last(), Some(&EnumeratorAction::NoMoreSplits));
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused() {
+        let error = FixedSplits::discovered(Some(&[9, b'{', b'}']), weigh, |_| Ok(vec![])).err().unwrap();
+        assert!(error.to_string().contains("version 9"), "{error}");
+    }
+}

@@ -1,0 +1,369 @@
+//! CSV (RFC 4180): one line a record, columns by position or by the names of a header.
+//!
+//! As with JSON, each payload is split by itself and its values go straight into columns: a quote
+//! that is left open makes its own record bad and no other.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use thalweg_engine::{Error, Result};
+
+use super::columns::{Column, Fault, Read, Record, Values, shown, with_string_views};
+use super::timestamp::{convert_epoch, parse_date, parse_instant};
+use super::{BadRecord, Decoded, Decoder, EncodedRows, Encoder, Format};
+
+/// The CSV format.
+///
+/// Fields belong to the schema's columns by position; a file with a header gives them by name (see
+/// [`Csv::decoder_for_header`]), and then fields that no column wants are ignored. An empty field
+/// without quotes is a null; in quotes it is an empty string. Numbers and `true`/`false` are as
+/// Rust writes them; timestamps are RFC 3339 or whole epoch numbers in [`Csv::epoch_unit`].
+#[derive(Clone, Debug)]
+pub struct Csv {
+    schema: SchemaRef,
+    delimiter: u8,
+    header: bool,
+    epoch: TimeUnit,
+}
+
+impl Csv {
+    /// Records with these columns, separated by commas; files have no header.
+    pub fn new(schema: &Schema) -> Csv {
+        let schema = with_string_views(schema);
+        Csv { schema, delimiter: b',', header: false, epoch: TimeUnit::Millisecond }
+    }
+
+    /// The byte between fields; a comma by default.
+    #[must_use]
+    pub fn delimiter(mut self, delimiter: u8) -> Csv {
+        self.delimiter = delimiter;
+        self
+    }
+
+    /// Whether a file's first line holds the columns' names.
+    #[must_use]
+    pub fn header(mut self, header: bool) -> Csv {
+        self.header = header;
+        self
+    }
+
+    /// The unit of timestamps that are numbers; milliseconds by default.
+    #[must_use]
+    pub fn epoch_unit(mut self, unit: TimeUnit) -> Csv {
+        self.epoch = unit;
+        self
+    }
+
+    /// Whether a file's first line holds the columns' names.
+    pub fn has_header(&self) -> bool {
+        self.header
+    }
+
+    /// A decoder for records below this header.
+    ///
+    /// # Errors
+    /// A user error when the header is malformed, or lacks a column that takes no null.
+    pub fn decoder_for_header(&self, header: &[u8]) -> Result<Box<dyn Decoder>> {
+        let mut names = Vec::new();
+        let mut fields = Fields::default();
+        fields.split(header, self.delimiter).map_err(|fault| Error::user(format!("CSV header: {fault}")))?;
+        for index in 0..fields.len() {
+            names.push(self.schema.index_of(fields.get(index).0).ok());
+        }
+        for (index, field) in self.schema.fields().iter().enumerate() {
+            if !field.is_nullable() && !names.contains(&Some(index)) {
+                let name = field.name();
+                return Err(Error::user(format!("CSV header: there is no field for column {name:?}")));
+            }
+        }
+        Ok(Box::new(CsvDecoder::new(self, names)?))
+    }
+}
+
+impl Format for Csv {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn decoder(&self) -> Result<Box<dyn Decoder>> {
+        Ok(Box::new(CsvDecoder::new(self, (0..self.schema.fields().len()).map(Some).collect())?))
+    }
+
+    fn describe(&self) -> String {
+        let delimiter = char::from(self.delimiter);
+        format!("csv delimiter {delimiter:?} header {} epoch {:?}", self.header, self.epoch)
+    }
+}
+
+/// The fields of one record.
+#[derive(Default)]
+struct Fields {
+    text: String,
+    /// Where each field ends in `text`, and whether it was in quotes.
+    ends: Vec<(usize, bool)>,
+}
+
+impl Fields {
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn get(&self, index: usize) -> (&str, bool) {
+        let start = if index == 0 { 0 } else { self.ends[index - 1].0 };
+        let (end, quoted) = self.ends[index];
+        (&self.text[start..end], quoted)
+    }
+
+    fn split(&mut self, payload: &[u8], delimiter: u8) -> Read<()> {
+        self.text.clear();
+        self.ends.clear();
+        let line = std::str::from_utf8(payload)
+            .map_err(|error| Fault::new(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let mut rest = line.strip_suffix('\r').unwrap_or(line);
+        loop {
+            let quoted = rest.starts_with('"');
+            rest = if quoted { self.quoted(&rest[1..])? } else { self.plain(rest, delimiter)? };
+            self.ends.push((self.text.len(), quoted));
+            if rest.is_empty() {
+                return Ok(());
+            }
+            if rest.as_bytes()[0] != delimiter {
+                return Err(Fault::new(format!("field {}: text after the closing quote", self.len())));
+            }
+            rest = &rest[1..];
+        }
+    }
+
+    fn plain<'a>(&mut self, rest: &'a str, delimiter: u8) -> Read<&'a str> {
+        let stop = |b: u8| b == delimiter || matches!(b, b'"' | b'\n');
+        let end = rest.bytes().position(stop).unwrap_or(rest.len());
+        if matches!(rest.as_bytes().get(end), Some(b'"' | b'\n')) && rest.as_bytes()[end] != delimiter {
+            return Err(Fault::new(format!("field {}: a quote or line end outside quotes", self.len() + 1)));
+        }
+        self.text.push_str(&rest[..end]);
+        Ok(&rest[end..])
+    }
+
+    /// `rest` begins behind the opening quote.
+    fn quoted<'a>(&mut self, mut rest: &'a str) -> Read<&'a str> {
+        loop {
+            let Some(end) = rest.find('"') else {
+                return Err(Fault::new(format!("field {}: the closing quote is missing", self.len() + 1)));
+            };
+            self.text.push_str(&rest[..end]);
+            rest = &rest[end + 1..];
+            if !rest.starts_with('"') {
+                return Ok(rest);
+            }
+            self.text.push('"');
+            rest = &rest[1..];
+        }
+    }
+}
+
+struct CsvDecoder {
+    schema: SchemaRef,
+    delimiter: u8,
+    epoch: TimeUnit,
+    /// Which column each field goes to.
+    targets: Vec<Option<usize>>,
+    record: Record,
+    fields: Fields,
+    pushed: usize,
+    bad: Vec<BadRecord>,
+}
+
+impl CsvDecoder {
+    fn new(format: &Csv, targets: Vec<Option<usize>>) -> Result<CsvDecoder> {
+        if let Some(field) = format.schema.fields().iter().find(|field| field.data_type().is_nested()) {
+            let (name, data_type) = (field.name(), field.data_type());
+            return Err(Error::user(format!(
+                "column {name:?} has type {data_type}, which CSV does not hold"
+            )));
+        }
+        Ok(CsvDecoder {
+            schema: Arc::clone(&format.schema),
+            delimiter: format.delimiter,
+            epoch: format.epoch,
+            targets,
+            record: Record::new(format.schema.fields())?,
+            fields: Fields::default(),
+            pushed: 0,
+            bad: Vec::new(),
+        })
+    }
+
+    fn read(&mut self, payload: &[u8]) -> Read<()> {
+        self.fields.split(payload, self.delimiter)?;
+        let row = self.record.rows();
+        if self.fields.len() != self.targets.len() {
+            let (found, wanted) = (self.fields.len(), self.targets.len());
+            return Err(Fault::new(format!("expected {wanted} fields, found {found}")));
+        }
+        for (index, target) in self.targets.iter().enumerate() {
+            let Some(target) = target else { continue };
+            let column = &mut self.record.columns_mut()[*target];
+            if column.len() > row {
+                column.truncate(row);
+            }
+            let (text, quoted) = self.fields.get(index);
+            read_field(column, text, quoted, self.epoch)
+                .map_err(|fault| fault.in_column(column.field().name()))?;
+        }
+        self.record.end_row()
+    }
+}
+
+impl Decoder for CsvDecoder {
+    fn push(&mut self, payload: &[u8]) {
+        let row = self.record.rows();
+        if let Err(fault) = self.read(payload) {
+            self.record.truncate(row);
+            let reason = fault.to_string();
+            self.bad.push(BadRecord { index: self.pushed, reason, payload: payload.to_vec() });
+        }
+        self.pushed += 1;
+    }
+
+    fn pending(&self) -> usize {
+        self.pushed
+    }
+
+    fn flush(&mut self) -> Result<Decoded> {
+        self.pushed = 0;
+        let bad = std::mem::take(&mut self.bad);
+        Ok(Decoded { records: self.record.finish_batch(&self.schema)?, bad })
+    }
+}
+
+fn read_field(column: &mut Column, text: &str, quoted: bool, epoch: TimeUnit) -> Read<()> {
+    if text.is_empty() && !quoted {
+        return column.push_null("is empty and must not be null");
+    }
+    match &mut column.values {
+        Values::Boolean(values) => values.append(parse(text, "true or false")?),
+        Values::Int8(values) => values.push(parse(text, "an 8-bit integer")?),
+        Values::Int16(values) => values.push(parse(text, "a 16-bit integer")?),
+        Values::Int32(values) => values.push(parse(text, "a 32-bit integer")?),
+        Values::Int64(values) => values.push(parse(text, "a 64-bit integer")?),
+        Values::UInt8(values) => values.push(parse(text, "an unsigned 8-bit integer")?),
+        Values::UInt16(values) => values.push(parse(text, "an unsigned 16-bit integer")?),
+        Values::UInt32(values) => values.push(parse(text, "an unsigned 32-bit integer")?),
+        Values::UInt64(values) => values.push(parse(text, "an unsigned 64-bit integer")?),
+        Values::Float32(values) => values.push(parse(text, "a number")?),
+        Values::Float64(values) => values.push(parse(text, "a number")?),
+        Values::Date(values) => {
+            let wanted = "a date such as 2013-01-31";
+            values.push(parse_date(text).ok_or_else(|| unlike(wanted, text))?);
+        }
+        Values::Time(values, unit) => {
+            let number = || convert_epoch(text.parse().ok()?, epoch, *unit);
+            let value = parse_instant(text).and_then(|instant| instant.in_unit(*unit)).or_else(number);
+            let wanted = "a timestamp (RFC 3339 or an epoch number)";
+            values.push(value.ok_or_else(|| unlike(wanted, text))?);
+        }
+        Values::String(values) => values.push(text),
+        Values::Struct(_) | Values::List(..) => return Err(Fault::new("CSV holds no nested values")),
+    }
+    column.filled();
+    Ok(())
+}
+
+fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Read<T> {
+    text.parse().map_err(|_| unlike(wanted, text))
+}
+
+fn unlike(wanted: &str, found: &str) -> Box<Fault> {
+    Fault::new(format!("expected {wanted}, found {}", shown(found)))
+}
+
+/// Encodes rows to lines without a line end, fields in the schema's order. A null is an empty
+/// field, an empty string a pair of quotes; timestamps are RFC 3339.
+#[derive(Clone, Copy, Debug)]
+pub struct CsvEncoder {
+    delimiter: u8,
+}
+
+impl Default for CsvEncoder {
+    fn default() -> Self {
+        CsvEncoder { delimiter: b',' }
+    }
+}
+
+impl CsvEncoder {
+    /// An encoder that puts commas between fields.
+    pub fn new() -> CsvEncoder {
+        CsvEncoder::default()
+    }
+
+    /// The byte between fields.
+    #[must_use]
+    pub fn delimiter(mut self, delimiter: u8) -> CsvEncoder {
+        self.delimiter = delimiter;
+        self
+    }
+
+    /// The header line for these columns, without a line end.
+    pub fn header(&self, schema: &Schema) -> Vec<u8> {
+        let mut line = Vec::new();
+        for (index, field) in schema.fields().iter().enumerate() {
+            if index > 0 {
+                line.push(self.delimiter);
+            }
+            self.write_field(field.name(), &mut line);
+        }
+        line
+    }
+
+    fn write_field(&self, text: &str, line: &mut Vec<u8>) {
+        let special = |b: u8| b == self.delimiter || matches!(b, b'"' | b'\n' | b'\r');
+        if text.is_empty() || text.bytes().any(special) {
+            line.push(b'"');
+            line.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+            line.push(b'"');
+        } else {
+            line.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+impl Encoder for CsvEncoder {
+    fn encode(&mut self, records: &RecordBatch, rows: &mut EncodedRows) -> Result<()> {
+        let schema = records.schema();
+        let mut columns = Vec::new();
+        for (field, column) in schema.fields().iter().zip(records.columns()) {
+            if field.data_type().is_nested() {
+                let (name, data_type) = (field.name(), field.data_type());
+                return Err(Error::user(format!("column {name:?} is {data_type}, which CSV does not hold")));
+            }
+            columns.push(match column.data_type() {
+                DataType::Dictionary(_, value) => cast(column, value)?,
+                _ => Arc::clone(column),
+            });
+        }
+        let options = FormatOptions::default();
+        let formatters: Vec<_> = columns
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options))
+            .collect::<Result<_, _>>()?;
+        let mut text = String::new();
+        for row in 0..records.num_rows() {
+            for (index, formatter) in formatters.iter().enumerate() {
+                if index > 0 {
+                    rows.buffer().push(self.delimiter);
+                }
+                if columns[index].is_valid(row) {
+                    text.clear();
+                    formatter.value(row).write(&mut text)?;
+                    self.write_field(&text, rows.buffer());
+                }
+            }
+            rows.end_row();
+        }
+        Ok(())
+    }
+}
