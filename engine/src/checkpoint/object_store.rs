@@ -9,7 +9,6 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::object_store::local::LocalFileSystem;
@@ -24,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::blocking::block_on;
 use super::layout::{check_path, check_prefix};
+use super::log::fresh_nonce;
 use super::{CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
@@ -88,9 +88,8 @@ impl ObjectStoreStorage {
 
     /// A directory's put-if-absent: written and synced aside, then linked under its name.
     fn link_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome> {
-        static STAGED: AtomicU64 = AtomicU64::new(0);
-        let count = STAGED.fetch_add(1, Ordering::Relaxed);
-        let staging = format!("{STAGING_DIRECTORY}/{}-{count}", std::process::id());
+        // Unlike that of any other process, on this machine or on one that mounts the directory.
+        let staging = format!("{STAGING_DIRECTORY}/{}", fresh_nonce());
         self.put(&staging, data)?;
         let (store, from, to) = (self.store.clone(), object_path(&staging)?, object_path(path)?);
         let linked = self.call("putting", path, async move {

@@ -40,8 +40,12 @@ pub trait CheckpointStorage: Send + Sync {
 
     /// Writes an object if none is there; atomic among all writers.
     ///
+    /// `Exists` may mean the object of this very call: a first try whose answer was lost took
+    /// effect, and a second one found it. Whoever has to know compares the contents.
+    ///
     /// # Errors
-    /// An external error. The object may exist all the same: read it back.
+    /// An external error. The object may exist all the same, or may come to exist later: read it
+    /// back.
     fn put_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome>;
 
     /// Writes a local file as an object, streamed in bounded memory. Returns its length.

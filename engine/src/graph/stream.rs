@@ -297,7 +297,6 @@ impl Stream {
     }
 
     /// Gives the node that made this stream its uid.
-    #[must_use]
     pub fn uid(self, uid: &str) -> Stream {
         match Uid::new(uid) {
             Ok(uid) => {
@@ -311,7 +310,6 @@ impl Stream {
     }
 
     /// Gives the node that made this stream a parallelism of its own.
-    #[must_use]
     pub fn parallelism(self, parallelism: u32) -> Stream {
         self.env.0.lock().graph.nodes[self.node.0].parallelism = Some(parallelism.max(1));
         self

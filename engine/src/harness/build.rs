@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::operator_harness::{OperatorHarness, Site};
+use super::scratch::Scratch;
 use super::{HarnessInput, HarnessSnapshot};
 use crate::Result;
-use crate::checkpoint::CheckpointStorage;
+use crate::checkpoint::{CheckpointStorage, MemoryStorage};
 use crate::graph::Uid;
 use crate::operator::OperatorFactory;
-use crate::state::StateBackend;
+use crate::state::{MapBackend, StateBackend};
 use crate::time::Micros;
 
 /// The number of key groups unless another is asked for, as in a job.
@@ -61,7 +62,8 @@ impl HarnessBuilder {
         self
     }
 
-    /// State in another backend than a map in memory.
+    /// State in another backend than a map in memory. While a snapshot is begun and not
+    /// completed no helper writes, so a backend that waits for one must not come to its bounds.
     #[must_use]
     pub fn backend(mut self, backend: Arc<dyn StateBackend>) -> Self {
         self.backend = Some(backend);
@@ -95,11 +97,12 @@ impl HarnessBuilder {
         let storage = match (snapshot, &self.storage) {
             (Some(snapshot), _) => snapshot.storage.clone(),
             (None, Some(storage)) => storage.clone(),
-            (None, None) => OperatorHarness::memory_storage()?,
+            (None, None) => Arc::new(MemoryStorage::new()),
         };
+        let scratch = Scratch::new();
         let backend = match &self.backend {
             Some(backend) => backend.clone(),
-            None => OperatorHarness::map_backend(),
+            None => Arc::new(MapBackend::new(scratch.path())),
         };
         let site = Site {
             uid: Uid::new("operator")?,
@@ -107,6 +110,7 @@ impl HarnessBuilder {
             max_parallelism: self.max_parallelism,
             backend,
             storage,
+            _scratch: scratch,
         };
         OperatorHarness::start(self.factory.as_ref(), self.inputs.clone(), site, self.now, snapshot)
     }

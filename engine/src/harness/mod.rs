@@ -13,6 +13,7 @@ mod build;
 mod input;
 mod instance;
 mod operator_harness;
+mod scratch;
 mod snapshot;
 
 pub use build::HarnessBuilder;

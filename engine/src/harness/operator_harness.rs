@@ -6,13 +6,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::instance::{Effects, Instance};
+use super::scratch::Scratch;
 use super::{HarnessBuilder, HarnessInput, HarnessSnapshot, PendingSnapshot};
-use crate::checkpoint::{CheckpointId, CheckpointStorage, MemoryStorage, SnapshotSite};
+use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotSite};
 use crate::graph::Uid;
 use crate::metrics::Registry;
 use crate::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo};
 use crate::record::{Batch, EdgeSchema, Record, RecordBuilder, RecordReader};
-use crate::state::{MapBackend, RestoredState, StateBackend};
+use crate::state::{RestoredState, StateBackend};
 use crate::time::{InputWatermarks, Micros, Watermark};
 use crate::{Context, Error, Result};
 
@@ -32,6 +33,8 @@ pub(super) struct Site {
     pub max_parallelism: u32,
     pub backend: Arc<dyn StateBackend>,
     pub storage: Arc<dyn CheckpointStorage>,
+    /// Goes when the harness goes.
+    pub _scratch: Scratch,
 }
 
 /// One operator, with everything around it in the test's hands.
@@ -63,14 +66,6 @@ impl OperatorHarness {
     /// Sets a harness up.
     pub fn builder(factory: impl OperatorFactory + 'static, inputs: Vec<HarnessInput>) -> HarnessBuilder {
         HarnessBuilder::new(Arc::new(factory), inputs)
-    }
-
-    pub(super) fn memory_storage() -> Result<Arc<dyn CheckpointStorage>> {
-        Ok(Arc::new(MemoryStorage::new()))
-    }
-
-    pub(super) fn map_backend() -> Arc<dyn StateBackend> {
-        Arc::new(MapBackend::new())
     }
 
     pub(super) fn start(

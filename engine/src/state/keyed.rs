@@ -242,12 +242,16 @@ impl KeyedState {
     /// A state's layers and what all states share.
     ///
     /// # Errors
-    /// An internal error when the handle is another instance's, or no owned key was set.
+    /// A user error when the handle was not registered; an internal error when it is another
+    /// instance's, or no owned key was set.
     #[inline]
     pub(super) fn split<U: Unit>(&mut self, index: usize) -> Result<(&mut Table<U>, &mut Core)> {
         self.core.current.check(self.core.owned)?;
         let table = self.tables.get_mut(index).and_then(|table| table.as_any_mut().downcast_mut());
-        let table = table.ok_or_else(|| Error::internal("a state's handle is used with another state"))?;
+        let table = table.ok_or_else(|| match index {
+            usize::MAX => Error::user("a state is used that was not registered when the operator opened"),
+            _ => Error::internal("a state's handle is used with another state"),
+        })?;
         Ok((table, &mut self.core))
     }
 

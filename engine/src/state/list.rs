@@ -104,6 +104,14 @@ pub struct ListState<T> {
     value: PhantomData<fn() -> T>,
 }
 
+/// A handle that is not registered yet: every use fails with a clear error. For structs that are
+/// made before their states can be.
+impl<T> Default for ListState<T> {
+    fn default() -> Self {
+        ListState { index: usize::MAX, value: PhantomData }
+    }
+}
+
 impl<T> Clone for ListState<T> {
     fn clone(&self) -> Self {
         *self

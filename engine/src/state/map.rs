@@ -26,6 +26,14 @@ pub struct MapState<K, V> {
     entry: PhantomData<fn() -> (K, V)>,
 }
 
+/// A handle that is not registered yet: every use fails with a clear error. For structs that are
+/// made before their states can be.
+impl<K, V> Default for MapState<K, V> {
+    fn default() -> Self {
+        MapState { index: usize::MAX, entry: PhantomData }
+    }
+}
+
 impl<K, V> Clone for MapState<K, V> {
     fn clone(&self) -> Self {
         *self

@@ -5,6 +5,7 @@
 //! tasks, so that a job that chains differently tomorrow still finds its state.
 
 mod codec;
+pub mod columnar;
 mod current_key;
 mod frozen;
 mod key_bytes;
@@ -21,6 +22,7 @@ mod map_store;
 mod map_unit;
 mod memory_plan;
 mod op_sink;
+mod owned_directory;
 #[cfg(feature = "rocksdb")]
 mod parallel;
 mod restored;
@@ -64,5 +66,6 @@ pub use rocks_backend::RocksBackend;
 pub use rocks_options::RocksConfig;
 pub use state_size::{StateSize, StateValue};
 pub use store::{Family, KvOp, KvSnapshotter, KvStore, StateBackend, StoreSite};
+pub use thalweg_derive::StateSize;
 pub use timer_key::Timer;
 pub use value::ValueState;

@@ -106,6 +106,14 @@ pub struct ValueState<T> {
     value: PhantomData<fn() -> T>,
 }
 
+/// A handle that is not registered yet: every use fails with a clear error. For structs that are
+/// made before their states can be.
+impl<T> Default for ValueState<T> {
+    fn default() -> Self {
+        ValueState { index: usize::MAX, value: PhantomData }
+    }
+}
+
 impl<T> Clone for ValueState<T> {
     fn clone(&self) -> Self {
         *self

@@ -44,7 +44,7 @@ fn run(seed: u64) -> Result<(), String> {
             steps_max: 200_000,
             clock: clock.clone(),
             storage: storage.clone(),
-            backend: Arc::new(MapBackend::default()),
+            backend: Arc::new(MapBackend::new(std::env::temp_dir().join("thalweg-dataflow-test"))),
             bounds: ChannelBounds { rows_max: 1 + order.below(100), bytes_max: 1 << 20 },
         };
         let parallelism = 1 + order.below(3) as u32;

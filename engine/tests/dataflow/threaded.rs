@@ -23,7 +23,7 @@ fn a_bounded_job_ends_by_itself_after_its_last_rows_are_committed() {
             keyed_count(source.clone(), &ledger),
             config,
             Arc::new(MemoryStorage::default()),
-            Arc::new(MapBackend::default()),
+            Arc::new(MapBackend::new(std::env::temp_dir().join("thalweg-dataflow-test"))),
             Registry::default(),
             ChannelBounds::default(),
         )

@@ -194,7 +194,7 @@ impl<F: Function> Process<F> {
 fn fire<F: Function>(function: &mut F, domain: TimeDomain, run: &mut Run<'_, F::Out>) -> Result<bool> {
     for _ in 0..STEP_TIMERS_MAX {
         let due = match domain {
-            TimeDomain::Event => run.state.next_due_event_timer(run.watermark.0)?,
+            TimeDomain::Event => run.state.next_due_event_timer(run.watermark)?,
             TimeDomain::Processing => run.state.next_due_processing_timer(run.now)?,
         };
         let Some(due) = due else {

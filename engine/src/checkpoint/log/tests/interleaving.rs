@@ -13,7 +13,7 @@ use super::*;
 use crate::checkpoint::{ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 100;
 const COORDINATORS: usize = 3;
 /// Entries that each coordinator tries to write.
 const STEPS: usize = 40;

@@ -1,0 +1,22 @@
+//! A YAML file as a tree that knows its positions, and the means to check all of it: every
+//! mistake is gathered with file, line, column and key, and all are reported at once.
+//!
+//! The rules: nothing here stops at the first mistake; a scalar is text until somebody says what
+//! was expected of it (so `no` is never a boolean by accident); environment variables are put in
+//! after parsing, so a value cannot become structure; what came out of the environment or a file
+//! is never shown again. This module knows YAML and nobody else of ours but "did you mean".
+
+mod checker;
+mod interpolation;
+mod mistake;
+mod secret;
+mod table;
+mod tree;
+mod unit;
+
+pub use checker::{Checker, Environment, Place, Placed, ProcessEnvironment};
+pub use mistake::{Mistake, Mistakes};
+pub use secret::Secret;
+pub use table::Table;
+pub use tree::{Entry, Node, Position, Value, parse};
+pub use unit::{parse_bytes, parse_duration, show_bytes, show_duration};

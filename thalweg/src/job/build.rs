@@ -1,0 +1,92 @@
+//! Makes the engine's graph of a specification: here names become streams and expressions meet
+//! schemas, so that a wrong column is a mistake with a line, not a job that fails.
+
+use std::collections::BTreeMap;
+
+use thalweg_engine::graph::{Environment, Graph, Stream};
+use thalweg_engine::record::EdgeSchema;
+
+use crate::config::Checker;
+
+use super::build_sink::build_sink;
+use super::build_source::build_source;
+use super::build_step::build_step;
+use super::spec::{InputSpec, JobSpec, Named};
+
+/// Builds the graph; `None` after mistakes. `order` is the order of the steps.
+pub(super) fn build(checker: &Checker<'_>, job: &JobSpec, order: &[usize]) -> Option<Graph> {
+    let before = checker.count();
+    let mut builder = Builder { checker, environment: Environment::new(), streams: BTreeMap::new() };
+    for source in &job.sources {
+        if let Some(stream) = build_source(checker, &builder.environment, source) {
+            builder.finish(source, stream);
+        }
+    }
+    for step in order.iter().filter_map(|&index| job.steps.get(index)) {
+        if let Some(inputs) = builder.inputs(&step.spec.inputs)
+            && let Some(stream) = build_step(checker, step, &inputs)
+        {
+            builder.finish(step, stream);
+        }
+    }
+    for sink in &job.sinks {
+        if let Some(inputs) = builder.inputs(&sink.spec.inputs)
+            && let Some(input) = inputs.first()
+            && let Some(stream) = build_sink(checker, sink, input)
+        {
+            builder.finish(sink, stream);
+        }
+    }
+    if checker.count() > before || before > 0 {
+        return None;
+    }
+    match builder.environment.build() {
+        Ok(graph) => Some(graph),
+        Err(error) => {
+            checker.mistake(&Default::default(), error.to_string());
+            None
+        }
+    }
+}
+
+struct Builder<'a> {
+    checker: &'a Checker<'a>,
+    environment: Environment,
+    streams: BTreeMap<String, Stream>,
+}
+
+impl Builder<'_> {
+    /// The streams of these inputs; `None` when one of them was a mistake, which is reported.
+    fn inputs(&self, inputs: &[InputSpec]) -> Option<Vec<Stream>> {
+        inputs
+            .iter()
+            .map(|input| {
+                let stream = self.streams.get(&input.from)?;
+                match input.output.as_deref() {
+                    None => Some(stream.clone()),
+                    Some(_) => {
+                        let side = stream.side_output(1);
+                        if side.edge_schema().is_none() {
+                            self.checker.mistake(&input.place, "there is no such side output");
+                        }
+                        side.edge_schema().is_some().then_some(side)
+                    }
+                }
+            })
+            .collect()
+    }
+
+    fn finish<T>(&mut self, named: &Named<T>, stream: Stream) {
+        let stream = stream.uid(&named.name);
+        let stream = match named.parallelism {
+            Some(parallelism) => stream.parallelism(parallelism),
+            None => stream,
+        };
+        self.streams.insert(named.name.clone(), stream);
+    }
+}
+
+/// The schema of a stream that was built without mistakes.
+pub(super) fn edge_of(stream: &Stream) -> Option<EdgeSchema> {
+    stream.edge_schema().cloned()
+}

@@ -1,0 +1,127 @@
+//! Makes the operators of the steps.
+
+use std::sync::Arc;
+
+use thalweg_engine::graph::Stream;
+use thalweg_engine::operator::OperatorFactory;
+use thalweg_engine::record::EdgeSchema;
+use thalweg_operators::expression::{ColumnExpression, did_you_mean};
+use thalweg_operators::filter::Filter;
+use thalweg_operators::project::Project;
+use thalweg_operators::union::Union;
+use thalweg_operators::union_schema;
+
+use crate::config::{Checker, Place, Placed};
+
+use super::build::edge_of;
+use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
+
+/// Makes one step; `None` after a mistake.
+pub(super) fn build_step(
+    checker: &Checker<'_>,
+    step: &Named<StepSpec>,
+    inputs: &[Stream],
+) -> Option<Stream> {
+    let input = inputs.first()?;
+    let edge = edge_of(input)?;
+    match &step.spec.kind {
+        StepKind::Filter { condition } => {
+            let expression = ColumnExpression::from(condition.value.as_str());
+            apply(checker, &condition.place, input, &edge, Filter::new(expression))
+        }
+        StepKind::Project { columns } => {
+            check_columns(checker, columns, &edge)?;
+            apply(checker, &step.place, input, &edge, Project::new(pairs(columns)))
+        }
+        StepKind::WithColumns { columns } => {
+            check_columns(checker, columns, &edge)?;
+            apply(checker, &step.place, input, &edge, Project::with_columns(pairs(columns)))
+        }
+        StepKind::Union => build_union(checker, step, inputs),
+        StepKind::Window { .. } | StepKind::Aggregate { .. } | StepKind::Deduplicate { .. } => {
+            checker.mistake(&step.place, "this kind of step is not there yet");
+            None
+        }
+    }
+}
+
+/// Applies an operator that agrees with its input; reports at `place` why one does not.
+pub(super) fn apply(
+    checker: &Checker<'_>,
+    place: &Place,
+    input: &Stream,
+    edge: &EdgeSchema,
+    factory: impl OperatorFactory + 'static,
+) -> Option<Stream> {
+    match factory.outputs(std::slice::from_ref(edge)) {
+        Ok(_) => Some(input.apply_dyn(Arc::new(factory), None)),
+        Err(error) => {
+            checker.mistake(place, error.to_string());
+            None
+        }
+    }
+}
+
+fn build_union(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: &[Stream]) -> Option<Stream> {
+    let edges: Vec<EdgeSchema> = inputs.iter().map(edge_of).collect::<Option<_>>()?;
+    for (index, edge) in edges.iter().enumerate().skip(1) {
+        // Each against the first, so that the mistake stands at the input that is wrong.
+        if let Err(error) = union_schema(&[&edges[0], edge]) {
+            let text = error.to_string();
+            let place = step.spec.inputs.get(index).map_or(&step.place, |input| &input.place);
+            checker.mistake(place, text.replace("stream 2: ", "").replace("first stream", "first input"));
+        }
+    }
+    let target = union_schema(&edges.iter().collect::<Vec<_>>()).ok()?;
+    let aligned: Vec<Stream> = inputs
+        .iter()
+        .zip(&edges)
+        .enumerate()
+        .map(|(index, (input, edge))| match edge.schema == target {
+            true => input.clone(),
+            false => {
+                let uid = format!("{}.input-{}", step.name, index + 1);
+                input.apply(Project::to_schema(target.clone())).uid(&uid)
+            }
+        })
+        .collect();
+    let (first, others) = aligned.split_first()?;
+    Some(first.union_apply(&others.iter().collect::<Vec<_>>(), Arc::new(Union)))
+}
+
+/// Plans each column alone, so that each mistake has its own line.
+fn check_columns(checker: &Checker<'_>, columns: &[ComputedSpec], edge: &EdgeSchema) -> Option<()> {
+    let before = checker.count();
+    for column in columns {
+        if let Err(error) = ColumnExpression::from(column.sql.value.as_str()).plan(&edge.schema) {
+            checker.mistake(&column.sql.place, error.to_string());
+        }
+    }
+    (checker.count() == before).then_some(())
+}
+
+fn pairs(columns: &[ComputedSpec]) -> Vec<(String, ColumnExpression)> {
+    columns
+        .iter()
+        .map(|column| (column.name.clone(), ColumnExpression::from(column.sql.value.as_str())))
+        .collect()
+}
+
+/// The index of a column; a mistake, with the one that was probably meant, when there is none.
+pub(super) fn column_index(
+    checker: &Checker<'_>,
+    column: &Placed<String>,
+    edge: &EdgeSchema,
+) -> Option<usize> {
+    let names: Vec<&str> = edge.schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let found = names.iter().position(|name| *name == column.value);
+    if found.is_none() {
+        let hint = did_you_mean(&column.value, names.iter().copied())
+            .map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
+        checker.mistake(
+            &column.place,
+            format!("there is no column `{}`{hint}; the columns are {}", column.value, names.join(", ")),
+        );
+    }
+    found
+}

@@ -1,0 +1,142 @@
+//! `explain`: how a job will be run, as text. Deterministic, and without secrets.
+
+use std::fmt::Write;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use thalweg_engine::graph::{Graph, Node, NodeKind, Partitioner, Plan, PlannedChain, PlannedEdge};
+use thalweg_engine::operator::OutputIndex;
+use thalweg_engine::record::{EdgeSchema, Mode};
+
+use crate::config::{show_bytes, show_duration};
+
+use super::LoadedJob;
+use super::spec::{OnDamaged, SettingsSpec};
+
+/// The settings, the chains with their operators, the edges between them, and the memory plan.
+pub fn explain(job: &LoadedJob) -> String {
+    let mut text = String::new();
+    settings(&mut text, &job.spec.settings);
+    let SettingsSpec { parallelism, max_parallelism, .. } = job.spec.settings;
+    match Plan::new(&job.graph, parallelism, max_parallelism) {
+        Ok(plan) => {
+            for (index, planned) in plan.chains.iter().enumerate() {
+                chain(&mut text, &job.graph, &plan, index, planned);
+            }
+        }
+        Err(error) => line(&mut text, &format!("cannot be planned: {error}")),
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+fn settings(text: &mut String, spec: &SettingsSpec) {
+    line(text, &format!("job {}", spec.name));
+    line(text, &format!("  parallelism    {} (at most {})", spec.parallelism, spec.max_parallelism));
+    let checkpoint = &spec.checkpoint;
+    let damaged = match checkpoint.on_damaged {
+        OnDamaged::Fail => "a damaged one fails the job",
+        OnDamaged::Older => "a damaged one is skipped for an older one",
+    };
+    line(
+        text,
+        &format!(
+            "  checkpoints    every {} to {}, {} retained, {damaged}",
+            show_duration(checkpoint.interval),
+            checkpoint.store.value,
+            checkpoint.retain
+        ),
+    );
+    let restart = match spec.restart.attempts {
+        0 => "none".to_string(),
+        attempts => format!("at most {attempts} times, {} apart", show_duration(spec.restart.delay)),
+    };
+    line(text, &format!("  restarts       {restart}"));
+    line(text, &format!("  memory         {}", show_bytes(spec.memory_bytes)));
+}
+
+fn chain(text: &mut String, graph: &Graph, plan: &Plan, index: usize, planned: &PlannedChain) {
+    let tasks = if planned.parallelism == 1 { "task" } else { "tasks" };
+    let _ = writeln!(text, "\nchain {index}: {} {tasks}", planned.parallelism);
+    for node in planned.nodes.iter().filter_map(|id| graph.nodes.get(id.0)) {
+        operator(text, node);
+    }
+    for edge in plan.edges.iter().filter(|edge| edge.from.0 == index) {
+        line(text, &format!("  -> {}", describe_edge(graph, edge)));
+    }
+}
+
+fn operator(text: &mut String, node: &Node) {
+    line(text, &format!("  {}: {}", node.uid, describe(node)));
+    if let NodeKind::Source { event_time, watermarks, .. } = &node.kind {
+        if let Some((column, expression)) = event_time {
+            line(text, &format!("      event time  {column} = {}", expression.describe()));
+        }
+        if let Some(strategy) = watermarks {
+            let idle = strategy
+                .idle_after
+                .map_or_else(|| "never".to_string(), |after| format!("after {}", show_duration(after)));
+            let bound = show_duration(strategy.out_of_order);
+            line(text, &format!("      watermarks  {bound} out of order, idle {idle}"));
+        }
+    }
+    for (index, output) in node.outputs.iter().enumerate() {
+        let name = if index == 0 { "columns".to_string() } else { format!("side output {index}") };
+        if !output.schema.fields().is_empty() {
+            line(text, &format!("      {name:<11} {}", columns(output)));
+        }
+    }
+}
+
+fn describe(node: &Node) -> String {
+    match &node.kind {
+        NodeKind::Source { source, .. } => source.describe(),
+        NodeKind::Operator { factory, committer } => {
+            let committed = if committer.is_some() { " (commits with checkpoints)" } else { "" };
+            format!("{}{committed}", factory.describe())
+        }
+    }
+}
+
+fn describe_edge(graph: &Graph, planned: &PlannedEdge) -> String {
+    let edge = &planned.edge;
+    let uid = |index: usize| graph.nodes.get(index).map_or("?", |node| node.uid.as_str());
+    let side =
+        if edge.output == OutputIndex::MAIN { String::new() } else { format!(" side output {}", edge.output.0) };
+    let partitioner = match edge.partitioner {
+        Partitioner::Forward => "forward",
+        Partitioner::Hash => "hash",
+        Partitioner::Rebalance => "rebalance",
+        Partitioner::Broadcast => "broadcast",
+    };
+    format!("chain {}, {partitioner}: {}{side} to {}", planned.to.0, uid(edge.from.0), uid(edge.to.0))
+}
+
+fn columns(edge: &EdgeSchema) -> String {
+    let columns = edge.schema.fields().iter().enumerate().map(|(index, field)| {
+        let time = if edge.time == Some(index) { " (event time)" } else { "" };
+        let null = if field.is_nullable() { "" } else { " not null" };
+        format!("{} {}{null}{time}", field.name(), type_word(field.data_type()))
+    });
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    match &edge.mode {
+        Mode::Append => columns,
+        Mode::Upsert(key) => format!("{columns}; upsert by {}", key.join(", ")),
+        Mode::Retract => format!("{columns}; retract"),
+    }
+}
+
+/// The word that a schema in a job file has for a type.
+fn type_word(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => "string".to_string(),
+        DataType::BinaryView | DataType::Binary | DataType::LargeBinary => "bytes".to_string(),
+        DataType::Boolean => "bool".to_string(),
+        DataType::Date32 => "date".to_string(),
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp".to_string(),
+        other => other.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,62 @@
+//! From a file's path to a job that can be run, or to all its mistakes.
+
+use std::path::Path;
+
+use thalweg_engine::graph::Graph;
+
+use crate::config::{Checker, Environment, Mistake, Mistakes, Position, parse};
+
+use super::build::build;
+use super::read::read_job;
+use super::spec::JobSpec;
+use super::wiring::step_order;
+
+/// A job file without mistakes, and the graph that it stands for.
+pub struct LoadedJob {
+    /// What the file says.
+    pub spec: JobSpec,
+    /// The graph; its uids are the file's names.
+    pub graph: Graph,
+}
+
+/// Loads a job file.
+///
+/// # Errors
+/// All mistakes in it, with their lines and keys; or that the file cannot be read.
+pub fn load(path: &Path, environment: &dyn Environment) -> Result<LoadedJob, Mistakes> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the job file: {error}");
+        let at = Position { line: 1, column: 1 };
+        Mistakes::new(&file, vec![Mistake { at, path: String::new(), message }])
+    })?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    load_text(&text, &file, directory, environment)
+}
+
+/// Loads a job from text; `file` names it in messages, relative paths begin at `directory`.
+///
+/// # Errors
+/// All mistakes in it, with their lines and keys.
+pub fn load_text(
+    text: &str,
+    file: &str,
+    directory: &Path,
+    environment: &dyn Environment,
+) -> Result<LoadedJob, Mistakes> {
+    let root = parse(text).map_err(|mistakes| Mistakes::new(file, mistakes))?;
+    let checker = Checker::new(environment, directory);
+    let mut loaded = None;
+    if let Some(spec) = read_job(&checker, &root, file) {
+        let order = step_order(&checker, &spec);
+        let graph = build(&checker, &spec, &order);
+        loaded = graph.map(|graph| LoadedJob { spec, graph });
+    }
+    let count = checker.count();
+    checker.finish(file)?;
+    loaded.ok_or_else(|| {
+        let message = format!("the job could not be built, and nobody said why ({count} mistakes)");
+        let at = Position { line: 1, column: 1 };
+        Mistakes::new(file, vec![Mistake { at, path: String::new(), message }])
+    })
+}

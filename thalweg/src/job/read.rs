@@ -1,0 +1,286 @@
+//! Reads a job file into its specification: every key is looked at, every mistake is gathered.
+
+use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
+
+use super::spec::{
+    CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, RestartSpec, SettingsSpec, StoreUrl,
+};
+use super::{read_sink, read_source, read_step};
+
+/// Least memory that a job runs in.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+/// Memory of a job that does not say.
+const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
+const PARALLELISM_MAX: i64 = 32_768;
+const MAX_PARALLELISM_DEFAULT: u32 = 128;
+const CHECKPOINT_INTERVAL_DEFAULT: i64 = 10_000_000;
+/// More often than this a checkpoint is a mistake of units.
+const CHECKPOINT_INTERVAL_MIN: i64 = 10_000;
+const RESTART_ATTEMPTS_DEFAULT: u32 = 3;
+const RESTART_DELAY_DEFAULT: i64 = 1_000_000;
+
+/// Reads a job. After mistakes it answers `None`, or a specification with gaps; ask the checker.
+pub fn read_job(checker: &Checker<'_>, root: &Node, file: &str) -> Option<JobSpec> {
+    if root.value == Value::Nothing {
+        checker.mistake_at(root, "the file is empty; a job needs `job`, `sources` and `sinks`");
+        return None;
+    }
+    let table = checker.table(root)?;
+    let settings = read_settings(&table);
+    let mut unreadable = Vec::new();
+    let topology = table.optional("topology").and_then(|node| read_path(checker, node));
+    let sources = named(&table, "sources", "a table of sources by name", &mut unreadable, |table| {
+        read_source::read_source(table, topology.as_ref())
+    });
+    let steps = named(&table, "steps", "", &mut unreadable, read_step::read_step);
+    let sinks = named(&table, "sinks", "a table of sinks by name", &mut unreadable, read_sink::read_sink);
+    table.finish();
+    check_names(checker, &[places(&sources), places(&steps), places(&sinks)].concat());
+    Some(JobSpec { file: file.to_string(), settings, sources, steps, sinks, unreadable })
+}
+
+pub(super) fn read_path(checker: &Checker<'_>, node: &Node) -> Option<Placed<std::path::PathBuf>> {
+    Some(Placed { value: checker.path(node)?, place: Place::from(node) })
+}
+
+fn read_settings(table: &Table<'_>) -> SettingsSpec {
+    let checker = table.checker();
+    let name = table.required("job", "the job's name").and_then(|node| {
+        let name = checker.name(node, "the job's name")?;
+        check_name(checker, &Place::from(node), &name).then_some(name)
+    });
+    let max_parallelism = table.integer("max_parallelism", 1..=PARALLELISM_MAX);
+    let max_parallelism = max_parallelism.map_or(MAX_PARALLELISM_DEFAULT, |number| number as u32);
+    let parallelism = table.optional("parallelism").and_then(|node| {
+        let number = checker.integer(node, 1..=PARALLELISM_MAX)? as u32;
+        if number > max_parallelism {
+            checker.mistake_at(node, format!("must not exceed `max_parallelism`, which is {max_parallelism}"));
+        }
+        Some(number)
+    });
+    let memory_bytes = table.optional("memory").and_then(|node| {
+        let bytes = checker.bytes(node)?;
+        if bytes < MEMORY_BYTES_MIN {
+            checker.mistake_at(node, "a job needs at least 64MiB");
+        }
+        Some(bytes)
+    });
+    let state_dir = table.path("state_dir");
+    let checkpoint = read_checkpoint(table);
+    let restart = read_restart(table);
+    SettingsSpec {
+        name: name.unwrap_or_default(),
+        parallelism: parallelism.unwrap_or(1),
+        max_parallelism,
+        memory_bytes: memory_bytes.unwrap_or(MEMORY_BYTES_DEFAULT),
+        checkpoint,
+        restart,
+        state_dir,
+    }
+}
+
+fn read_checkpoint(table: &Table<'_>) -> CheckpointSpec {
+    let checker = table.checker();
+    let memory = Placed { value: StoreUrl("memory:".to_string()), place: Place::default() };
+    let mut spec = CheckpointSpec {
+        interval: CHECKPOINT_INTERVAL_DEFAULT,
+        store: memory,
+        retain: 2,
+        on_damaged: OnDamaged::Fail,
+        failures_tolerated: None,
+    };
+    let Some(table) = table.optional("checkpoint").and_then(|node| checker.table(node)) else {
+        return spec;
+    };
+    if let Some(node) = table.optional("interval")
+        && let Some(interval) = checker.duration(node)
+    {
+        if interval < CHECKPOINT_INTERVAL_MIN {
+            checker.mistake_at(node, "expected an interval of at least 10ms");
+        }
+        spec.interval = interval;
+    }
+    let sas = table.secret("sas");
+    if let Some(node) = table.required("store", "a URL such as `file:///var/lib/thalweg`")
+        && let Some(value) = checker.name(node, "a URL such as `file:///var/lib/thalweg`")
+    {
+        match store_url(checker, &value) {
+            Ok(value) => spec.store = Placed { value: with_sas(&table, value, sas), place: Place::from(node) },
+            Err(message) => checker.mistake_at(node, message),
+        }
+    }
+    if let Some(retain) = table.integer("retain", 1..=1_000) {
+        spec.retain = retain as u32;
+    }
+    if let Some(choice) =
+        table.choice("on_damaged", &[("fail", OnDamaged::Fail), ("older", OnDamaged::Older)])
+    {
+        spec.on_damaged = choice;
+    }
+    spec.failures_tolerated = table.integer("failures_tolerated", 0..=1_000_000).map(|number| number as u32);
+    table.finish();
+    spec
+}
+
+/// `sas` is the URL's query, kept apart from it so that it can come from a file.
+fn with_sas(table: &Table<'_>, url: StoreUrl, sas: Option<Secret>) -> StoreUrl {
+    let Some(sas) = sas else {
+        return url;
+    };
+    if !url.0.starts_with("az:") || url.0.contains('?') {
+        table.checker().mistake(&table.place(), "`sas` goes with an `az://` store that has no query of its own");
+    }
+    StoreUrl(format!("{}?{}", url.0, sas.reveal().trim_start_matches('?')))
+}
+
+/// `file:` URLs may be relative to the job's file: `file:checkpoints`.
+fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
+    let expected = || {
+        "expected a URL that begins with `file:`, `az://` or `memory:`".to_string()
+    };
+    if let Some(path) = url.strip_prefix("file:") {
+        let path = match path.strip_prefix("//") {
+            Some(path) if path.starts_with('/') => path.to_string(),
+            Some(_) => {
+                return Err("a `file:` URL has no host; write `file:///absolute/path` or `file:relative/path`".into());
+            }
+            None => path.to_string(),
+        };
+        if path.is_empty() || path == "/" {
+            return Err("expected a directory in the `file:` URL".to_string());
+        }
+        return Ok(StoreUrl(format!("file://{}", checker.beside(&path).display())));
+    }
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        "memory" => Ok(StoreUrl(url.to_string())),
+        "az" if url.strip_prefix("az://").is_some_and(|rest| !rest.is_empty()) => Ok(StoreUrl(url.to_string())),
+        _ => Err(expected()),
+    }
+}
+
+fn read_restart(table: &Table<'_>) -> RestartSpec {
+    let checker = table.checker();
+    let mut spec = RestartSpec { attempts: RESTART_ATTEMPTS_DEFAULT, delay: RESTART_DELAY_DEFAULT };
+    let Some(table) = table.optional("restart").and_then(|node| checker.table(node)) else {
+        return spec;
+    };
+    let none = table
+        .required("strategy", "`fixed_delay` or `none`")
+        .and_then(|node| checker.choice(node, &[("fixed_delay", false), ("none", true)]));
+    if none == Some(true) {
+        table.finish();
+        return RestartSpec { attempts: 0, delay: 0 };
+    }
+    if let Some(attempts) = table.integer("attempts", 0..=1_000_000_000) {
+        spec.attempts = attempts as u32;
+    }
+    if let Some(delay) = table.duration("delay") {
+        spec.delay = delay;
+    }
+    table.finish();
+    spec
+}
+
+/// Reads a table of the user's own names. `expected` is empty for a section that may be missing.
+fn named<T>(
+    table: &Table<'_>,
+    key: &str,
+    expected: &str,
+    unreadable: &mut Vec<String>,
+    read: impl Fn(&Table<'_>) -> Option<T>,
+) -> Vec<Named<T>> {
+    let checker = table.checker();
+    let node = if expected.is_empty() { table.optional(key) } else { table.required(key, expected) };
+    let Some(section) = node.and_then(|node| checker.table(node)) else {
+        return Vec::new();
+    };
+    if section.entries().is_empty() && !expected.is_empty() {
+        checker.mistake(&section.place(), format!("expected {expected}, found an empty table"));
+    }
+    let mut items = Vec::new();
+    for entry in section.entries() {
+        let place = Place { at: entry.key_at, path: entry.value.path.clone() };
+        check_name(checker, &place, &entry.key);
+        let Some(table) = checker.table(&entry.value) else {
+            unreadable.push(entry.key.clone());
+            continue;
+        };
+        let parallelism = table.integer("parallelism", 1..=PARALLELISM_MAX).map(|number| number as u32);
+        let spec = read(&table);
+        table.finish();
+        match spec {
+            Some(spec) => items.push(Named { name: entry.key.clone(), place, parallelism, spec }),
+            None => unreadable.push(entry.key.clone()),
+        }
+    }
+    items
+}
+
+/// Names become uids, labels of metrics and parts of paths; a dot names a side output.
+fn check_name(checker: &Checker<'_>, place: &Place, name: &str) -> bool {
+    const NAME_BYTES_MAX: usize = 64;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let good = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(allowed);
+    if !good {
+        checker.mistake(place, "a name has 1 to 64 letters, digits, `-` or `_`");
+    }
+    good
+}
+
+fn places<T>(items: &[Named<T>]) -> Vec<(String, Place)> {
+    items.iter().map(|item| (item.name.clone(), item.place.clone())).collect()
+}
+
+/// A name is a uid: it may stand once among sources, steps and sinks together.
+fn check_names(checker: &Checker<'_>, names: &[(String, Place)]) {
+    for (index, (name, place)) in names.iter().enumerate() {
+        if let Some((_, earlier)) = names[..index].iter().find(|(earlier, _)| earlier == name) {
+            checker.mistake(
+                place,
+                format!("the name `{name}` is taken by `{}` on line {}", earlier.path, earlier.at.line),
+            );
+        }
+    }
+}
+
+/// `input: name` or `inputs: [name, name.side_output]`.
+pub(super) fn read_inputs(table: &Table<'_>, many: bool) -> Option<Vec<InputSpec>> {
+    let checker = table.checker();
+    let node = if many {
+        table.required("inputs", "a list of sources or steps")?
+    } else if table.has("inputs") {
+        table.has("input");
+        let node = table.optional("inputs")?;
+        if checker.list(node)?.len() > 1 {
+            checker.mistake_at(node, "expected one input; put a step of kind `union` before this one");
+            return None;
+        }
+        node
+    } else {
+        table.required("input", "the name of a source or step")?
+    };
+    let items = checker.list(node)?;
+    if items.is_empty() {
+        checker.mistake_at(node, "expected at least one input, found an empty list");
+        return None;
+    }
+    let inputs: Vec<InputSpec> = items
+        .iter()
+        .filter_map(|item| {
+            let text = checker.name(item, "the name of a source or step")?;
+            let (from, output) = match text.split_once('.') {
+                Some((from, output)) => (from.to_string(), Some(output.to_string())),
+                None => (text, None),
+            };
+            Some(InputSpec { from, output, place: Place::from(item) })
+        })
+        .collect();
+    (inputs.len() == items.len()).then_some(inputs)
+}
+
+/// Text that is checked later, with its place.
+pub(super) fn placed_text(table: &Table<'_>, key: &str, expected: &str) -> Option<Placed<String>> {
+    let node = table.required(key, expected)?;
+    Some(Placed { value: table.checker().name(node, expected)?, place: Place::from(node) })
+}

@@ -1,0 +1,90 @@
+//! Reads the sinks of a job file.
+
+use crate::config::{Place, Placed, Table};
+
+use super::read::{read_inputs, read_path};
+use super::read_format::{FormatUse, read_format};
+use super::read_source::read_settings;
+use super::spec::{KafkaSinkSpec, PrismSinkSpec, SinkKind, SinkSpec};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Print,
+    Blackhole,
+    File,
+    Kafka,
+    Prism,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("print", Kind::Print),
+    ("blackhole", Kind::Blackhole),
+    ("file", Kind::File),
+    ("kafka", Kind::Kafka),
+    ("prism", Kind::Prism),
+];
+
+/// Reads one sink.
+pub(super) fn read_sink(table: &Table<'_>) -> Option<SinkSpec> {
+    let checker = table.checker();
+    let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
+    let kind = table
+        .required("kind", &format!("one of {names}"))
+        .and_then(|node| checker.choice(node, &KINDS));
+    let Some(kind) = kind else {
+        // Without a kind nobody can say which keys are unknown.
+        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        return None;
+    };
+    let inputs = read_inputs(table, false);
+    let kind = match kind {
+        Kind::Print => Some(SinkKind::Print { prefix: table.text("prefix", "what stands before each line") }),
+        Kind::Blackhole => Some(SinkKind::Blackhole),
+        Kind::File => {
+            let path = table.required("path", "a directory").and_then(|node| read_path(checker, node));
+            let format = read_format(table, FormatUse::Files);
+            path.zip(format).map(|(path, format)| SinkKind::File { path, format })
+        }
+        Kind::Kafka => read_kafka(table).map(SinkKind::Kafka),
+        Kind::Prism => read_prism(table).map(SinkKind::Prism),
+    };
+    Some(SinkSpec { inputs: inputs?, kind: kind? })
+}
+
+fn read_kafka(table: &Table<'_>) -> Option<KafkaSinkSpec> {
+    let topic = table.required_text("topic", "the topic's name");
+    let servers = table.required_text("bootstrap_servers", "brokers, such as `localhost:9092`");
+    let format = read_format(table, FormatUse::Messages);
+    let key = read_key(table);
+    let settings = read_settings(table);
+    Some(KafkaSinkSpec { topic: topic?, bootstrap_servers: servers?, format: format?, key, settings })
+}
+
+fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
+    let checker = table.checker();
+    let topic = table.required_text("topic", "the logical topic's name");
+    let expected = "the gateway's address, such as `http://localhost:7070`";
+    let endpoint = table.required("endpoint", expected).and_then(|node| {
+        let value = checker.parsed(node, expected, |text| {
+            let good = text.starts_with("http://") || text.starts_with("https://");
+            if good { Ok(text.to_string()) } else { Err("expected an address that begins with `http://` or `https://`".into()) }
+        })?;
+        Some(Placed { value, place: Place::from(node) })
+    });
+    let token = table.secret("token");
+    let format = read_format(table, FormatUse::Messages);
+    let key = read_key(table);
+    let exactly_once =
+        table.choice("delivery", &[("exactly_once", true), ("at_least_once", false)]).unwrap_or(true);
+    Some(PrismSinkSpec { topic: topic?, endpoint: endpoint?, token, format: format?, key, exactly_once })
+}
+
+/// `key: column` or `key: [column, column]`.
+fn read_key(table: &Table<'_>) -> Vec<Placed<String>> {
+    let checker = table.checker();
+    let items = table.optional("key").and_then(|node| checker.list(node)).unwrap_or_default();
+    let column = |node| {
+        Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
+    };
+    items.iter().filter_map(column).collect()
+}

@@ -1,0 +1,239 @@
+//! Reads the sources of a job file.
+
+use std::path::PathBuf;
+
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
+
+use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
+
+use super::data_type::parse_type;
+use super::read::{placed_text, read_path};
+use super::read_format::{FormatUse, read_format};
+use super::read_generator::read_generator;
+use super::spec::{
+    ColumnSpec, EventTimeSpec, FileSourceSpec, FormatSpec, KafkaSourceSpec, OnDecodeErrorSpec, SourceKind,
+    SourceSpec,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Kafka,
+    File,
+    Generator,
+}
+
+/// Reads one source.
+pub(super) fn read_source(table: &Table<'_>, topology: Option<&Placed<PathBuf>>) -> Option<SourceSpec> {
+    let checker = table.checker();
+    let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("generator", Kind::Generator)];
+    let kind = table
+        .required("kind", "`kafka`, `file` or `generator`")
+        .and_then(|node| checker.choice(node, &kinds));
+    let event_time = table.optional("event_time").and_then(read_event_time(table));
+    let Some(kind) = kind else {
+        // Without a kind nobody can say which keys are unknown.
+        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        return None;
+    };
+    let schema = if kind == Kind::Generator { Some(Vec::new()) } else { read_schema(table) };
+    let on_decode_error = match kind {
+        Kind::Generator => None,
+        _ => table.choice(
+            "on_decode_error",
+            &[
+                ("fail", OnDecodeErrorSpec::Fail),
+                ("drop", OnDecodeErrorSpec::Drop),
+                ("dead_letter", OnDecodeErrorSpec::DeadLetter),
+            ],
+        ),
+    };
+    let kind = match kind {
+        Kind::Kafka => read_kafka(table, topology).map(SourceKind::Kafka),
+        Kind::File => read_file(table).map(SourceKind::File),
+        Kind::Generator => read_generator(table).map(SourceKind::Generator),
+    }?;
+    let schema = schema?;
+    let needs_schema = match &kind {
+        SourceKind::Kafka(kafka) => kafka.format != FormatSpec::Raw,
+        SourceKind::File(file) => !matches!(file.format, FormatSpec::Parquet | FormatSpec::Raw),
+        SourceKind::Generator(_) => false,
+    };
+    if needs_schema && schema.is_empty() && !table.has("schema") {
+        table.missing("schema", "a table of columns, such as `{carrier: string, dep_delay: int64}`");
+        return None;
+    }
+    Some(SourceSpec {
+        schema,
+        event_time,
+        on_decode_error: on_decode_error.unwrap_or(OnDecodeErrorSpec::Fail),
+        kind,
+    })
+}
+
+/// `schema: {name: type, ...}`, or a list of such tables.
+fn read_schema(table: &Table<'_>) -> Option<Vec<ColumnSpec>> {
+    let checker = table.checker();
+    let Some(node) = table.optional("schema") else {
+        return Some(Vec::new());
+    };
+    let tables: Vec<&Node> = match &node.value {
+        Value::List(items) => items.iter().collect(),
+        _ => vec![node],
+    };
+    let mut columns: Vec<ColumnSpec> = Vec::new();
+    let mut good = true;
+    for entry in tables.into_iter().filter_map(|node| checker.table(node)).flat_map(|table| {
+        // The entries live as long as the tree, not as the reader of the table.
+        table.entries().iter()
+    }) {
+        let name = entry.key.clone();
+        let place = Place { at: entry.key_at, path: entry.value.path.clone() };
+        if name.starts_with("__") || name.is_empty() {
+            checker.mistake(&place, "names of columns must not begin with `__`: those are the engine's");
+        }
+        if columns.iter().any(|column| column.name == name) {
+            checker.mistake(&place, "this column stands twice");
+        }
+        match checker.parsed(&entry.value, "a type such as `string` or `int64`", parse_type) {
+            Some((data_type, nullable)) => columns.push(ColumnSpec { name, data_type, nullable }),
+            None => good = false,
+        }
+    }
+    if columns.is_empty() && good {
+        checker.mistake_at(node, "expected at least one column");
+    }
+    (good && !columns.is_empty()).then_some(columns)
+}
+
+fn read_event_time<'t>(table: &'t Table<'_>) -> impl FnOnce(&Node) -> Option<EventTimeSpec> + 't {
+    let checker = table.checker();
+    move |node| {
+        let table = checker.table(node)?;
+        let column = table.text("column", "the name of a column");
+        let expression = table.optional("expression").and_then(|node| {
+            Some(Placed { value: checker.name(node, "an SQL expression")?, place: Place::from(node) })
+        });
+        if column.is_none() && expression.is_none() && !table.has("column") {
+            table.missing("column", "the name of the column that holds the event time");
+        }
+        let out_of_order = table
+            .required("out_of_order", "how late a row may come, such as `2s`; `0s` when rows are in order")
+            .and_then(|node| checker.duration(node));
+        let idle_after = table.duration("idle_after");
+        let place = table.place();
+        table.finish();
+        let column = column.or_else(|| expression.as_ref().map(|_| "event_time".to_string()))?;
+        Some(EventTimeSpec { column, expression, out_of_order: out_of_order?, idle_after, place })
+    }
+}
+
+fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<KafkaSourceSpec> {
+    let checker = table.checker();
+    let topic = table.required_text("topic", "the logical topic's name");
+    let topology = match table.optional("topology") {
+        Some(node) => read_path(checker, node),
+        None => shared.cloned(),
+    };
+    if topology.is_none() && !table.has("topology") {
+        table.missing("topology", "a topology file, here or at the top of the job");
+    }
+    let format = read_format(table, FormatUse::Messages);
+    let start = table.optional("start").map_or(Some(Start::Earliest), |node| read_start(checker, node));
+    let start_by_cluster = table
+        .optional("start_by_cluster")
+        .and_then(|node| checker.table(node))
+        .map(|clusters| {
+            let positions = clusters.entries().iter();
+            positions
+                .filter_map(|entry| Some((entry.key.clone(), read_start(checker, &entry.value)?)))
+                .collect::<Vec<_>>()
+        })
+        .unwrap_or_default();
+    let until_latest = table.choice("until", &[("latest", true), ("forever", false)]).unwrap_or(false);
+    let holds = table.choice("on_outage", &[("advance", false), ("hold", true)]).unwrap_or(false);
+    let on_offset_gone = table.choice(
+        "on_offset_gone",
+        &[
+            ("fail", OnOffsetGone::Fail),
+            ("earliest", OnOffsetGone::Earliest),
+            ("latest", OnOffsetGone::Latest),
+        ],
+    );
+    let metadata = read_metadata(table);
+    let discovery_interval = table.duration("discovery_interval");
+    let queue_bytes = table.bytes("queue");
+    Some(KafkaSourceSpec {
+        topic: topic?,
+        topology: topology?,
+        format: format?,
+        start: start?,
+        start_by_cluster,
+        until_latest,
+        holds_on_outage: holds,
+        discovery_interval,
+        on_offset_gone: on_offset_gone.unwrap_or_default(),
+        metadata,
+        queue_bytes,
+    })
+}
+
+/// `metadata: [key, timestamp, header: name]`.
+fn read_metadata(table: &Table<'_>) -> Vec<MetadataColumn> {
+    let checker = table.checker();
+    let items = table.optional("metadata").and_then(|node| checker.list(node)).unwrap_or_default();
+    let words = [
+        ("key", MetadataColumn::Key),
+        ("timestamp", MetadataColumn::Timestamp),
+        ("cluster", MetadataColumn::Cluster),
+        ("topic", MetadataColumn::Topic),
+        ("partition", MetadataColumn::Partition),
+        ("offset", MetadataColumn::Offset),
+    ];
+    let column = |node: &Node| match &node.value {
+        Value::Table(entries) => match entries.as_slice() {
+            [entry] if entry.key == "header" => {
+                checker.name(&entry.value, "a header's name").map(MetadataColumn::Header)
+            }
+            _ => {
+                checker.mistake_at(node, "expected `header: name`");
+                None
+            }
+        },
+        _ => checker.choice(node, &words),
+    };
+    items.iter().filter_map(column).collect()
+}
+
+/// What goes to librdkafka as it is. Nobody knows which of them are secret: all are kept hidden.
+pub(super) fn read_settings(table: &Table<'_>) -> Vec<(String, Secret)> {
+    let checker = table.checker();
+    let Some(table) = table.optional("settings").and_then(|node| checker.table(node)) else {
+        return Vec::new();
+    };
+    let settings = table.entries().iter();
+    settings.filter_map(|entry| Some((entry.key.clone(), checker.secret(&entry.value)?))).collect()
+}
+
+/// `earliest`, `latest`, or a time.
+fn read_start(checker: &Checker<'_>, node: &Node) -> Option<Start> {
+    let expected = "`earliest`, `latest` or a time such as `2024-01-31T00:00:00Z`";
+    checker.parsed(node, expected, |text| match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        _ => chrono::DateTime::parse_from_rfc3339(text)
+            .map(|time| Start::Timestamp(time.timestamp_millis()))
+            .map_err(|_| format!("expected {expected}")),
+    })
+}
+
+fn read_file(table: &Table<'_>) -> Option<FileSourceSpec> {
+    let path = table.required("path", "a file, a directory or a pattern such as `data/*.csv`");
+    let path = path.and_then(|node| read_path(table.checker(), node));
+    let format = read_format(table, FormatUse::Files);
+    Some(FileSourceSpec { path: path?, format: format? })
+}
+
+/// A column's name, with its place.
+pub(super) fn read_column(table: &Table<'_>, key: &str) -> Option<Placed<String>> {
+    placed_text(table, key, "the name of a column")
+}

@@ -1,0 +1,212 @@
+//! Reads the steps of a job file.
+
+use crate::config::{Node, Place, Placed, Table, Value};
+
+use super::read::{placed_text, read_inputs};
+use super::read_source::read_column;
+use super::spec::{AggregateSpec, ComputedSpec, StepKind, StepSpec};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Filter,
+    Project,
+    WithColumns,
+    Union,
+    Window,
+    Aggregate,
+    Deduplicate,
+}
+
+const KINDS: [(&str, Kind); 7] = [
+    ("filter", Kind::Filter),
+    ("project", Kind::Project),
+    ("with_columns", Kind::WithColumns),
+    ("union", Kind::Union),
+    ("window", Kind::Window),
+    ("aggregate", Kind::Aggregate),
+    ("deduplicate", Kind::Deduplicate),
+];
+
+/// Reads one step.
+pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
+    let checker = table.checker();
+    let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
+    let kind = table
+        .required("kind", &format!("one of {names}"))
+        .and_then(|node| checker.choice(node, &KINDS));
+    let Some(kind) = kind else {
+        // Without a kind nobody can say which keys are unknown.
+        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        return None;
+    };
+    let inputs = read_inputs(table, kind == Kind::Union);
+    let kind = match kind {
+        Kind::Filter => placed_text(table, "where", "a condition such as `dep_delay > 60`")
+            .map(|condition| StepKind::Filter { condition }),
+        Kind::Project => read_columns(table).map(|columns| StepKind::Project { columns }),
+        Kind::WithColumns => read_columns(table).map(|columns| StepKind::WithColumns { columns }),
+        Kind::Union => Some(StepKind::Union),
+        Kind::Window => read_window(table),
+        Kind::Aggregate => {
+            let key_by = read_key(table);
+            let aggregates = read_aggregates(table);
+            key_by.zip(aggregates).map(|(key_by, aggregates)| StepKind::Aggregate { key_by, aggregates })
+        }
+        Kind::Deduplicate => {
+            let producer = read_column(table, "producer");
+            let epoch = read_column(table, "epoch");
+            let sequence = read_column(table, "sequence");
+            Some(StepKind::Deduplicate { producer: producer?, epoch: epoch?, sequence: sequence? })
+        }
+    };
+    Some(StepSpec { inputs: inputs?, kind: kind? })
+}
+
+/// `columns`: a table of names and SQL, or a list of columns that are passed on and of such tables.
+fn read_columns(table: &Table<'_>) -> Option<Vec<ComputedSpec>> {
+    let checker = table.checker();
+    let node = table.required("columns", "a table of names and SQL expressions")?;
+    let mut columns = Vec::new();
+    let mut good = true;
+    let mut computed = |node: &Node| {
+        let Some(table) = checker.table(node) else {
+            good = false;
+            return Vec::new();
+        };
+        let read = table.entries().iter().map(|entry| {
+            let sql = checker.name(&entry.value, "an SQL expression")?;
+            Some(ComputedSpec {
+                name: entry.key.clone(),
+                sql: Placed { value: sql, place: Place { at: entry.value.at, path: entry.value.path.clone() } },
+            })
+        });
+        let read: Vec<_> = read.collect();
+        good &= read.iter().all(Option::is_some);
+        read.into_iter().flatten().collect::<Vec<_>>()
+    };
+    match &node.value {
+        Value::List(items) => {
+            for item in items {
+                match &item.value {
+                    Value::Text { .. } => {
+                        // A bare name is passed on as it is.
+                        if let Some(name) = checker.name(item, "the name of a column") {
+                            let sql = format!("\"{}\"", name.replace('"', "\"\""));
+                            let sql = Placed { value: sql, place: Place::from(item) };
+                            columns.push(ComputedSpec { name, sql });
+                        }
+                    }
+                    _ => columns.extend(computed(item)),
+                }
+            }
+        }
+        _ => columns.extend(computed(node)),
+    }
+    if columns.is_empty() && good {
+        checker.mistake_at(node, "expected at least one column");
+    }
+    for (index, column) in columns.iter().enumerate() {
+        if columns[..index].iter().any(|earlier| earlier.name == column.name) {
+            checker.mistake(&column.sql.place, format!("column `{}` is made twice", column.name));
+            good = false;
+        }
+    }
+    (good && !columns.is_empty()).then_some(columns)
+}
+
+fn read_window(table: &Table<'_>) -> Option<StepKind> {
+    let checker = table.checker();
+    let key_by = read_key(table);
+    let window = table.required("window", "`{tumbling: 1h}`").and_then(|node| checker.table(node));
+    let (size, offset) = match window {
+        Some(window) => {
+            let size = window.required("tumbling", "the window's size, such as `1h`").and_then(|node| {
+                let size = checker.duration(node)?;
+                if size <= 0 {
+                    checker.mistake_at(node, "a window must be longer than nothing");
+                }
+                (size > 0).then_some(size)
+            });
+            let offset = window.duration("offset").unwrap_or(0);
+            window.finish();
+            (size, offset)
+        }
+        None => (None, 0),
+    };
+    let allowed_lateness = table.duration("allowed_lateness").unwrap_or(0);
+    let aggregates = read_aggregates(table);
+    Some(StepKind::Window {
+        key_by: key_by?,
+        size: size?,
+        offset,
+        allowed_lateness,
+        aggregates: aggregates?,
+    })
+}
+
+fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
+    let checker = table.checker();
+    let node = table.required("key_by", "a column or a list of columns")?;
+    let items = checker.list(node)?;
+    if items.is_empty() {
+        checker.mistake_at(node, "expected at least one column");
+        return None;
+    }
+    let columns: Vec<_> = items
+        .iter()
+        .map(|item| {
+            Some(Placed { value: checker.name(item, "the name of a column")?, place: Place::from(item) })
+        })
+        .collect();
+    columns.into_iter().collect()
+}
+
+/// `aggregates: {name: function(argument)}`.
+fn read_aggregates(table: &Table<'_>) -> Option<Vec<AggregateSpec>> {
+    let checker = table.checker();
+    let node = table.required("aggregates", "a table such as `{flights: count(), delay: mean(dep_delay)}`")?;
+    let aggregates = checker.table(node)?;
+    if aggregates.entries().is_empty() {
+        checker.mistake_at(node, "expected at least one aggregate");
+        return None;
+    }
+    let read: Vec<_> = aggregates
+        .entries()
+        .iter()
+        .map(|entry| {
+            let (function, argument) =
+                checker.parsed(&entry.value, "an aggregate such as `sum(tokens)`", parse_aggregate)?;
+            let name = entry.key.clone();
+            Some(AggregateSpec { name, function, argument, place: Place::from(&entry.value) })
+        })
+        .collect();
+    read.into_iter().collect()
+}
+
+/// `function(argument)`; `count(*)` is `count()`.
+fn parse_aggregate(text: &str) -> Result<(String, Option<String>), String> {
+    let expected = || "expected an aggregate such as `count()` or `sum(tokens)`".to_string();
+    let (function, rest) = text.split_once('(').ok_or_else(expected)?;
+    let argument = rest.trim_end().strip_suffix(')').ok_or_else(expected)?.trim();
+    let function = function.trim().to_lowercase();
+    if function.is_empty() || !function.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err(expected());
+    }
+    let argument = (!argument.is_empty() && argument != "*").then(|| argument.to_string());
+    Ok((function, argument))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_aggregate;
+
+    #[test]
+    fn aggregates_are_functions_of_one_argument() {
+        assert_eq!(parse_aggregate("count()"), Ok(("count".into(), None)));
+        assert_eq!(parse_aggregate("COUNT( * )"), Ok(("count".into(), None)));
+        assert_eq!(parse_aggregate("sum(a + abs(b))"), Ok(("sum".into(), Some("a + abs(b)".into()))));
+        for wrong in ["count", "count(", "(x)", "a b(c)", ""] {
+            assert!(parse_aggregate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! What a job file says, read and checked key by key, before anything is built of it.
+
+use std::path::PathBuf;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use thalweg_connectors::generator::Generate;
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
+
+use crate::config::{Place, Placed, Secret};
+
+/// A job file.
+#[derive(Clone, Debug)]
+pub struct JobSpec {
+    /// The file, for messages.
+    pub file: String,
+    /// The job's settings.
+    pub settings: SettingsSpec,
+    /// The sources, steps and sinks by name, in the order of the file.
+    pub sources: Vec<Named<SourceSpec>>,
+    /// The steps.
+    pub steps: Vec<Named<StepSpec>>,
+    /// The sinks.
+    pub sinks: Vec<Named<SinkSpec>>,
+    /// The names of those that could not be read; they are reported, and what depends on them is
+    /// not looked at.
+    pub unreadable: Vec<String>,
+}
+
+/// Something with the name that the user gave it; the name is its uid.
+#[derive(Clone, Debug)]
+pub struct Named<T> {
+    /// The name.
+    pub name: String,
+    /// Where the name stands.
+    pub place: Place,
+    /// A parallelism of its own.
+    pub parallelism: Option<u32>,
+    /// What it is.
+    pub spec: T,
+}
+
+/// The job's settings.
+#[derive(Clone, Debug)]
+pub struct SettingsSpec {
+    /// `job`: the name.
+    pub name: String,
+    /// `parallelism`: instances of each operator that has no number of its own.
+    pub parallelism: u32,
+    /// `max_parallelism`: the number of key groups, fixed for the job's life.
+    pub max_parallelism: u32,
+    /// `memory`: the whole process's budget, in bytes.
+    pub memory_bytes: u64,
+    /// `checkpoint`.
+    pub checkpoint: CheckpointSpec,
+    /// `restart`.
+    pub restart: RestartSpec,
+    /// `state_dir`: where RocksDB keeps its files; a temporary directory when not given.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `checkpoint`.
+#[derive(Clone, Debug)]
+pub struct CheckpointSpec {
+    /// `interval`: between two checkpoints, in microseconds.
+    pub interval: i64,
+    /// `store`: a URL.
+    pub store: Placed<StoreUrl>,
+    /// `retain`: how many complete checkpoints are kept.
+    pub retain: u32,
+    /// `on_damaged`.
+    pub on_damaged: OnDamaged,
+    /// `failures_tolerated`: failed checkpoints in a row before the job fails; `None`: any number.
+    pub failures_tolerated: Option<u32>,
+}
+
+/// A checkpoint store's URL; what may be secret in it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(pub String);
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl std::fmt::Display for StoreUrl {
+    /// Without user, password and query: a SAS stands there.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bare = self.0.split('?').next().unwrap_or_default();
+        match bare.split_once("://") {
+            Some((scheme, rest)) => {
+                let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
+                // In `abfss://container@account` the part before the `@` is no secret.
+                let shown = match authority.rsplit_once('@') {
+                    Some((user, host)) if user.contains(':') => host,
+                    _ => authority,
+                };
+                write!(f, "{scheme}://{shown}")?;
+                path.map_or(Ok(()), |path| write!(f, "/{path}"))
+            }
+            None => f.write_str(bare),
+        }
+    }
+}
+
+/// What a restore does when the newest checkpoint is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamaged {
+    /// Stops with the name of the damaged file.
+    Fail,
+    /// Tries the next older checkpoint.
+    Older,
+}
+
+/// `restart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartSpec {
+    /// How many times; 0 for `strategy: none`.
+    pub attempts: u32,
+    /// How long to wait before each, in microseconds.
+    pub delay: i64,
+}
+
+/// A column of a schema.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: String,
+    /// Its type, one of the engine's.
+    pub data_type: DataType,
+    /// Whether it may be null.
+    pub nullable: bool,
+}
+
+/// `format`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FormatSpec {
+    /// One JSON object a record or line.
+    Json {
+        /// The unit of times that are written as whole numbers.
+        epoch_unit: Option<TimeUnit>,
+    },
+    /// Separated values.
+    Csv {
+        /// The unit of times that are written as whole numbers.
+        epoch_unit: Option<TimeUnit>,
+        /// Between two values.
+        delimiter: u8,
+        /// Whether the first line of a file names the columns.
+        header: bool,
+    },
+    /// The bytes as they are, in one column.
+    Raw,
+    /// Parquet files.
+    Parquet,
+}
+
+/// What to do with a record that cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDecodeErrorSpec {
+    /// The job fails.
+    Fail,
+    /// It is dropped and counted.
+    Drop,
+    /// It goes to the side output `<source>.dead_letters`.
+    DeadLetter,
+}
+
+/// `event_time`.
+#[derive(Clone, Debug)]
+pub struct EventTimeSpec {
+    /// The column; computed when there is an expression.
+    pub column: String,
+    /// SQL that computes the column.
+    pub expression: Option<Placed<String>>,
+    /// How much later than a later row a row may come, in microseconds.
+    pub out_of_order: i64,
+    /// After this long without rows a split holds nobody back, in microseconds.
+    pub idle_after: Option<i64>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A source.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// Its columns; empty when the source knows them itself.
+    pub schema: Vec<ColumnSpec>,
+    /// Its event time.
+    pub event_time: Option<EventTimeSpec>,
+    /// `on_decode_error`.
+    pub on_decode_error: OnDecodeErrorSpec,
+    /// Which kind.
+    pub kind: SourceKind,
+}
+
+/// Which kind of source.
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// One logical topic on many clusters.
+    Kafka(KafkaSourceSpec),
+    /// Files.
+    File(FileSourceSpec),
+    /// Made-up rows.
+    Generator(GeneratorSpec),
+}
+
+/// `kind: kafka` as a source.
+#[derive(Clone, Debug)]
+pub struct KafkaSourceSpec {
+    /// The logical topic.
+    pub topic: String,
+    /// The topology file.
+    pub topology: Placed<PathBuf>,
+    /// How records are decoded.
+    pub format: FormatSpec,
+    /// Where reading begins.
+    pub start: Start,
+    /// Where reading begins on clusters that differ.
+    pub start_by_cluster: Vec<(String, Start)>,
+    /// Whether reading ends at what is there when the job starts.
+    pub until_latest: bool,
+    /// Whether the watermark waits for a cluster that is away.
+    pub holds_on_outage: bool,
+    /// How often each cluster is looked at, in microseconds.
+    pub discovery_interval: Option<i64>,
+    /// What to do when the offset to read next is gone.
+    pub on_offset_gone: OnOffsetGone,
+    /// Columns about the records, behind the schema's.
+    pub metadata: Vec<MetadataColumn>,
+    /// Bytes that librdkafka may hold for one task.
+    pub queue_bytes: Option<u64>,
+}
+
+/// `kind: file` as a source.
+#[derive(Clone, Debug)]
+pub struct FileSourceSpec {
+    /// A file, a directory or a pattern.
+    pub path: Placed<PathBuf>,
+    /// How it is decoded.
+    pub format: FormatSpec,
+}
+
+/// `kind: generator`.
+#[derive(Clone, Debug)]
+pub struct GeneratorSpec {
+    /// How many rows; `None`: without end.
+    pub rows: Option<u64>,
+    /// How many a second; `None`: as many as possible.
+    pub rows_per_second: Option<u64>,
+    /// The seed of what is random in it.
+    pub seed: u64,
+    /// The columns and how each is made.
+    pub columns: Vec<(String, Generate)>,
+}
+
+/// Where a step or sink gets its rows: a source or step, or a side output of one
+/// (`flights.dead_letters`, `hourly.late`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputSpec {
+    /// The source or step.
+    pub from: String,
+    /// Its side output.
+    pub output: Option<String>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A step.
+#[derive(Clone, Debug)]
+pub struct StepSpec {
+    /// Where its rows come from; one, or several for a union.
+    pub inputs: Vec<InputSpec>,
+    /// What it does.
+    pub kind: StepKind,
+}
+
+/// A column that is computed: its name and the SQL for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComputedSpec {
+    /// The column's name.
+    pub name: String,
+    /// The SQL.
+    pub sql: Placed<String>,
+}
+
+/// `name: function(argument)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AggregateSpec {
+    /// The column's name.
+    pub name: String,
+    /// The function, in lower case.
+    pub function: String,
+    /// Its argument as SQL; `None` for `count()`.
+    pub argument: Option<String>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// What a step does.
+#[derive(Clone, Debug)]
+pub enum StepKind {
+    /// Keeps rows.
+    Filter {
+        /// The condition.
+        condition: Placed<String>,
+    },
+    /// Makes rows of exactly these columns.
+    Project {
+        /// The columns.
+        columns: Vec<ComputedSpec>,
+    },
+    /// Adds or replaces columns.
+    WithColumns {
+        /// The columns.
+        columns: Vec<ComputedSpec>,
+    },
+    /// Makes one stream of several.
+    Union,
+    /// Aggregates in event-time windows.
+    Window {
+        /// The key's columns.
+        key_by: Vec<Placed<String>>,
+        /// The tumbling window's size, in microseconds.
+        size: i64,
+        /// Shifts the windows from the epoch, in microseconds.
+        offset: i64,
+        /// How long a window waits for late rows, in microseconds.
+        allowed_lateness: i64,
+        /// The aggregates.
+        aggregates: Vec<AggregateSpec>,
+    },
+    /// Aggregates per key, without an end.
+    Aggregate {
+        /// The key's columns.
+        key_by: Vec<Placed<String>>,
+        /// The aggregates.
+        aggregates: Vec<AggregateSpec>,
+    },
+    /// Drops copies that cross-cluster retries have made.
+    Deduplicate {
+        /// The column of the producer's name.
+        producer: Placed<String>,
+        /// The column of the epoch.
+        epoch: Placed<String>,
+        /// The column of the sequence number.
+        sequence: Placed<String>,
+    },
+}
+
+/// A sink.
+#[derive(Clone, Debug)]
+pub struct SinkSpec {
+    /// Where its rows come from.
+    pub inputs: Vec<InputSpec>,
+    /// Which kind.
+    pub kind: SinkKind,
+}
+
+/// Which kind of sink.
+#[derive(Clone, Debug)]
+pub enum SinkKind {
+    /// JSON lines on standard output.
+    Print {
+        /// What stands before each line.
+        prefix: Option<String>,
+    },
+    /// Counts and forgets.
+    Blackhole,
+    /// Files.
+    File {
+        /// The directory.
+        path: Placed<PathBuf>,
+        /// How rows are encoded.
+        format: FormatSpec,
+    },
+    /// A topic on one cluster of a topology.
+    Kafka(KafkaSinkSpec),
+    /// A logical topic through Prism.
+    Prism(PrismSinkSpec),
+}
+
+/// `kind: kafka` as a sink.
+#[derive(Clone, Debug)]
+pub struct KafkaSinkSpec {
+    /// The topic.
+    pub topic: String,
+    /// The brokers.
+    pub bootstrap_servers: String,
+    /// How rows are encoded.
+    pub format: FormatSpec,
+    /// The columns that make the records' key; empty: records have none.
+    pub key: Vec<Placed<String>>,
+    /// What else goes to librdkafka.
+    pub settings: Vec<(String, Secret)>,
+}
+
+/// `kind: prism`.
+#[derive(Clone, Debug)]
+pub struct PrismSinkSpec {
+    /// The logical topic.
+    pub topic: String,
+    /// The gateway's address.
+    pub endpoint: Placed<String>,
+    /// A bearer token.
+    pub token: Option<Secret>,
+    /// How rows are encoded.
+    pub format: FormatSpec,
+    /// The columns that make the records' key; empty: records have none.
+    pub key: Vec<Placed<String>>,
+    /// Whether each record is published once, or at least once.
+    pub exactly_once: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StoreUrl;
+
+    #[test]
+    fn a_store_is_shown_without_what_may_be_secret() {
+        for (url, shown) in [
+            ("file:///var/x", "file:///var/x"),
+            ("memory:", "memory:"),
+            ("az://container/prefix?sv=1&sig=abc", "az://container/prefix"),
+            ("s3://key:secret@bucket/p", "s3://bucket/p"),
+            ("abfss://container@account.dfs.core.windows.net/p", "abfss://container@account.dfs.core.windows.net/p"),
+        ] {
+            assert_eq!(StoreUrl(url.into()).to_string(), shown);
+            assert_eq!(format!("{:?}", StoreUrl(url.into())), shown);
+        }
+    }
+}
