@@ -76,3 +76,23 @@ impl Operator for Hole {
         Ok(Step::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::sink::suite_rows;
+    use thalweg_engine::time::Watermark;
+
+    #[test]
+    fn all_instances_count_together() {
+        let hole = BlackHole::new();
+        let batch = Batch::new(suite_rows(0..10).unwrap());
+        for _ in 0..2 {
+            let (mut outputs, mut wake_at) = (Vec::new(), None);
+            let mut cx = OperatorContext::new(&mut outputs, &mut wake_at, Watermark::MIN, 0);
+            let mut instance = hole.create().unwrap();
+            assert_eq!(instance.process(0, batch.clone(), &mut cx).unwrap(), Step::Done);
+        }
+        assert_eq!((hole.rows(), hole.bytes()), (20, 2 * batch.bytes() as u64));
+    }
+}

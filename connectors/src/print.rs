@@ -112,3 +112,39 @@ impl Operator for Print {
         Ok(OperatorSnapshot::default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::sink::suite_rows;
+    use thalweg_engine::time::Watermark;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_row_is_a_line() {
+        let out = Shared::default();
+        let mut print = PrintSink::to(out.clone()).prefix("rows").create().unwrap();
+        let (mut outputs, mut wake_at) = (Vec::new(), None);
+        let mut cx = OperatorContext::new(&mut outputs, &mut wake_at, Watermark::MIN, 0);
+        assert_eq!(print.process(0, Batch::new(suite_rows(7..9).unwrap()), &mut cx).unwrap(), Step::Done);
+        let text = String::from_utf8(out.0.lock().clone()).unwrap();
+        let expected = concat!(
+            "rows {\"n\":7,\"s\":null}\n",
+            "rows {\"n\":8,\"s\":\"a string, \\\"8\\\", longer than a view\"}\n"
+        );
+        assert_eq!(text, expected);
+    }
+}

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use thalweg_engine::checkpoint::CheckpointId;
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordBuilder};
 use thalweg_engine::source::{
     Enumerator, ReaderContext, ReaderEffect, ReaderOpenContext, ReaderStatus, Source, SourceReader, SplitId,
     SplitState,
@@ -33,6 +33,16 @@ impl VecSource {
     /// One split with these batches, in order.
     pub fn new(schema: SchemaRef, batches: impl IntoIterator<Item = RecordBatch>) -> VecSource {
         Self::with_splits(schema, [batches.into_iter().collect()])
+    }
+
+    /// One split with these typed rows, in order.
+    ///
+    /// # Errors
+    /// An Arrow error when the rows do not fit a batch.
+    pub fn of<'a, T: Record>(rows: impl IntoIterator<Item = &'a T>) -> Result<VecSource> {
+        let mut builder = RecordBuilder::<T>::default();
+        rows.into_iter().for_each(|row| builder.push(row));
+        Ok(Self::new(T::schema(), [builder.finish()?]))
     }
 
     /// Splits with batches of their own.
@@ -199,5 +209,30 @@ mod tests {
         let other =
             RecordBatch::try_from_iter([("m", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
         assert!(VecSource::new(batch(0..0).schema(), [other]).output().is_err());
+    }
+
+    #[derive(Record)]
+    #[record(crate = "thalweg_engine")]
+    struct Bid {
+        bidder: i64,
+        channel: Option<String>,
+    }
+
+    #[test]
+    fn typed_rows_come_from_a_vec_and_from_json_alike() {
+        use crate::format::{Format, Json};
+        let bids = [Bid { bidder: 1, channel: Some("web".into()) }, Bid { bidder: 2, channel: None }];
+        let source = VecSource::of(&bids).unwrap();
+        let mut decoder = Json::of::<Bid>().decoder().unwrap();
+        decoder.push(b"{\"bidder\":1,\"channel\":\"web\"}");
+        decoder.push(b"{\"bidder\":2}");
+        decoder.push(b"{\"channel\":\"web\"}");
+        let decoded = decoder.flush().unwrap();
+        assert_eq!(decoded.bad.len(), 1);
+        assert_eq!(source.output().unwrap().schema, decoded.records.schema());
+        assert_eq!(
+            rows_of(&source, 1).unwrap(),
+            crate::conformance::comparable_rows(&decoded.records).unwrap()
+        );
     }
 }

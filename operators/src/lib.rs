@@ -5,6 +5,10 @@
 
 pub mod expression;
 pub mod filter;
+pub mod aggregate;
+mod bound_input;
+pub mod keyed_aggregate;
+pub mod keyed_count;
 pub mod process;
 pub mod project;
 mod stream_ext;
@@ -12,3 +16,4 @@ pub mod typed;
 pub mod union;
 
 pub use stream_ext::{StreamExt, union_schema};
+pub mod window;

@@ -367,3 +367,91 @@ impl Encoder for CsvEncoder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::cast::AsArray;
+    use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{Field, Int64Type};
+    use proptest::prelude::*;
+    use thalweg_engine::record::time_type;
+
+    fn schema() -> Schema {
+        Schema::new(vec![
+            Field::new("n", DataType::Int64, true),
+            Field::new("s", DataType::Utf8View, true),
+            Field::new("f", DataType::Float64, true),
+            Field::new("t", time_type(), true),
+        ])
+    }
+
+    fn decode(payloads: &[&[u8]]) -> Decoded {
+        let mut decoder = Csv::new(&schema()).decoder().unwrap();
+        payloads.iter().for_each(|payload| decoder.push(payload));
+        decoder.flush().unwrap()
+    }
+
+    #[test]
+    fn a_bad_line_names_its_column_and_leaves_its_neighbours_alone() {
+        let decoded = decode(&[
+            b"1,a,0.5,2013-01-01T00:00:00Z",
+            b"2,\"open,0.5,0",
+            b"x,a,0.5,0",
+            b"3,a\"b,0.5,0",
+            b"4,\"a\"b,0.5,0",
+            b"5,a,0.5",
+            b"",
+            b"6,\xff,0.5,0",
+            b"7,\"q\"\"q, \nr\",1e3,1357034400000\r\n",
+        ]);
+        let good = decoded.records.column(0).as_primitive::<Int64Type>();
+        assert_eq!(good.values(), &[1, 7]);
+        assert_eq!(decoded.records.column(1).as_string_view().value(1), "q\"q, \nr");
+        let reasons: Vec<_> = decoded.bad.iter().map(|bad| (bad.index, bad.reason.as_str())).collect();
+        assert_eq!(
+            reasons,
+            [
+                (1, "field 2: the closing quote is missing"),
+                (2, "column \"n\": expected a 64-bit integer, found `x`"),
+                (3, "field 2: a quote or line end outside quotes"),
+                (4, "field 2: text after the closing quote"),
+                (5, "expected 4 fields, found 3"),
+                (6, "expected 4 fields, found 1"),
+                (7, "not UTF-8 at byte 2"),
+            ]
+        );
+    }
+
+    #[test]
+    fn nested_columns_are_refused_by_name() {
+        let inner = DataType::Struct(vec![Field::new("a", DataType::Int64, true)].into());
+        let error = Csv::new(&Schema::new(vec![Field::new("deep", inner, true)])).decoder().err().unwrap();
+        assert!(error.to_string().contains("column \"deep\""), "{error}");
+    }
+
+    fn row() -> impl Strategy<Value = (Option<i64>, Option<String>, Option<f64>, Option<i64>)> {
+        let text = prop_oneof![".{0,20}", "[\",\r\n a]{0,6}"];
+        // Times of four-digit years: RFC 3339 has no others.
+        let time = -62_000_000_000_000_000_i64..250_000_000_000_000_000;
+        (any::<Option<i64>>(), proptest::option::of(text), any::<Option<f64>>(), proptest::option::of(time))
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back_as_they_were_written(rows in proptest::collection::vec(row(), 0..20)) {
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>()),
+                Arc::new(rows.iter().map(|row| row.1.as_deref()).collect::<StringViewArray>()),
+                Arc::new(rows.iter().map(|row| row.2).collect::<Float64Array>()),
+                Arc::new(rows.iter().map(|row| row.3).collect::<TimestampMicrosecondArray>().with_data_type(time_type())),
+            ];
+            let records = RecordBatch::try_new(Arc::new(schema()), columns).unwrap();
+            let mut encoded = EncodedRows::new();
+            CsvEncoder::new().encode(&records, &mut encoded).unwrap();
+            let decoded = decode(&encoded.iter().collect::<Vec<_>>());
+            prop_assert!(decoded.bad.is_empty(), "{:?}", decoded.bad);
+            prop_assert_eq!(decoded.records, records);
+        }
+    }
+}

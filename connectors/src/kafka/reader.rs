@@ -58,6 +58,15 @@ pub(crate) struct ReaderConfig {
     pub on_outage: OnOutage,
     pub on_offset_gone: OnOffsetGone,
     pub bounded: bool,
+    /// Rows that one reader reads in a second at most.
+    pub rows_per_second: Option<u32>,
+}
+
+impl ReaderConfig {
+    /// A limited reader takes a tenth of a second's rows at once.
+    fn rows_max(&self) -> usize {
+        self.rows_per_second.map_or(ROWS_MAX, |limit| (limit as usize / 10).clamp(1, ROWS_MAX))
+    }
 }
 
 pub(crate) struct FederatedReader {
@@ -75,24 +84,27 @@ pub(crate) struct FederatedReader {
     /// The cluster that was served last.
     served: String,
     upkeep_at: Micros,
+    /// A limited reader reads no earlier.
+    read_at: Micros,
 }
 
 impl FederatedReader {
     /// A reader without splits.
     pub fn new(config: ReaderConfig, gathering: Gathering, waker: &Waker, group: &MetricGroup) -> Self {
         FederatedReader {
+            buffer: FetchBuffer::new(config.rows_max()),
             config,
             waker: waker.clone(),
             group: group.clone(),
             clusters: BTreeMap::new(),
             gathering,
-            buffer: FetchBuffer::new(ROWS_MAX),
             topology: None,
             status: None,
             holds: None,
             no_more: false,
             served: String::new(),
             upkeep_at: Micros::MIN,
+            read_at: Micros::MIN,
         }
     }
 
@@ -291,7 +303,14 @@ impl SourceReader for FederatedReader {
             self.look_after(cx.now());
             self.tell_activity(cx);
         }
+        if cx.now() < self.read_at {
+            return Ok(ReaderStatus::Waiting(Some(self.read_at)));
+        }
         if self.read(cx)? {
+            if let Some(limit) = self.config.rows_per_second {
+                let rows = i64::try_from(self.config.rows_max()).unwrap_or(i64::MAX);
+                self.read_at = cx.now().saturating_add(rows * SECOND / i64::from(limit.max(1)));
+            }
             return Ok(ReaderStatus::Ready);
         }
         if self.is_finished() {

@@ -228,3 +228,9 @@ impl Operator for Writer {
         Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(wait)] })
     }
 }
+
+impl crate::sink::Sink for KafkaSink {
+    fn into_parts(self) -> crate::sink::SinkParts {
+        crate::sink::SinkParts { factory: Arc::new(self), committer: None }
+    }
+}

@@ -39,6 +39,7 @@ pub struct KafkaSource {
     on_decode_error: OnDecodeError,
     metadata: Vec<MetadataColumn>,
     queue_bytes: usize,
+    rows_per_second: Option<u32>,
     pace: Pace,
 }
 
@@ -66,6 +67,7 @@ impl KafkaSourceBuilder {
             on_decode_error: OnDecodeError::default(),
             metadata: Vec::new(),
             queue_bytes: QUEUE_BYTES,
+            rows_per_second: None,
             pace: Pace { interval: Duration::from_secs(2), timeout: Duration::from_secs(3) },
         }
     }
@@ -134,6 +136,13 @@ impl KafkaSource {
         self
     }
 
+    /// Reads at most so many rows a second in each reader.
+    #[must_use]
+    pub fn rows_per_second(mut self, limit: u32) -> Self {
+        self.rows_per_second = Some(limit);
+        self
+    }
+
     /// How often each cluster is looked at, and how long a look may take. Default: 2 s and 3 s.
     #[must_use]
     pub fn discovery(mut self, interval: Duration, timeout: Duration) -> Self {
@@ -198,6 +207,7 @@ impl Source for KafkaSource {
             on_outage: self.on_outage,
             on_offset_gone: self.on_offset_gone,
             bounded: self.bounds.until.is_some(),
+            rows_per_second: self.rows_per_second,
         };
         Ok(Box::new(FederatedReader::new(config, gathering, cx.waker, cx.metrics)))
     }

@@ -5,6 +5,7 @@
 //! tasks, so that a job that chains differently tomorrow still finds its state.
 
 mod codec;
+pub mod columnar;
 mod current_key;
 mod frozen;
 mod key_bytes;
@@ -21,6 +22,7 @@ mod map_store;
 mod map_unit;
 mod memory_plan;
 mod op_sink;
+mod owned_directory;
 #[cfg(feature = "rocksdb")]
 mod parallel;
 mod restored;

@@ -49,6 +49,11 @@ impl Json {
         Json { schema: with_string_views(schema), epoch: TimeUnit::Millisecond }
     }
 
+    /// Records with the columns of a typed record.
+    pub fn of<T: thalweg_engine::record::Record>() -> Json {
+        Json::new(&T::schema())
+    }
+
     /// The unit of timestamps that are numbers; milliseconds by default, as Kafka's own.
     #[must_use]
     pub fn epoch_unit(mut self, unit: TimeUnit) -> Json {

@@ -1,0 +1,274 @@
+//! Tumbling windows against a plain model, and the promises one by one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType, UInt64Type};
+use proptest::prelude::*;
+use thalweg_engine::harness::{HarnessBuilder, HarnessInput, OperatorHarness};
+use thalweg_engine::operator::OperatorFactory;
+use thalweg_engine::record::{EdgeSchema, Mode, time_type};
+use thalweg_engine::time::Micros;
+
+use super::tumbling_operator::STEP_ROWS_MAX;
+use super::*;
+use crate::aggregate::AggregateSpec;
+
+proptest! {
+    #[test]
+    fn every_time_lies_in_its_window_and_windows_tile_the_line(
+        time: i64, size in 1_i64..i64::MAX, offset: i64,
+    ) {
+        let window = WindowSize::new(size, offset).unwrap();
+        match window.start_of(time) {
+            Some(start) => {
+                let (time, start, size) = (i128::from(time), i128::from(start), i128::from(size));
+                prop_assert!(start <= time && time < start + size);
+                prop_assert_eq!((start - i128::from(offset)).rem_euclid(size), 0);
+            }
+            // Only where the window does not fit between the ends of time.
+            None => {
+                let near = i128::from(time).abs() + i128::from(size);
+                prop_assert!(near > i128::from(i64::MAX));
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_before_the_epoch_and_with_an_offset() {
+    let window = WindowSize::new(10, 3).unwrap();
+    let starts: Vec<_> = [-8, -7, -1, 2, 3, 12, 13].map(|time| window.start_of(time).unwrap()).into();
+    assert_eq!(starts, [-17, -7, -7, -7, 3, 3, 13]);
+    assert_eq!(WindowSize::new(10, -7).unwrap(), window);
+    assert!(WindowSize::new(0, 0).is_err());
+}
+
+fn edge() -> EdgeSchema {
+    let schema =
+        Schema::new(vec![Field::new("key", DataType::UInt64, false), Field::new("time", time_type(), true)]);
+    EdgeSchema::new(Arc::new(schema)).with_time("time").unwrap()
+}
+
+fn batch(rows: &[(u64, Option<Micros>)]) -> RecordBatch {
+    let keys: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.0)));
+    let times = rows.iter().map(|row| row.1).collect::<TimestampMicrosecondArray>().with_timezone("+00:00");
+    RecordBatch::try_new(edge().schema, vec![keys, Arc::new(times)]).unwrap()
+}
+
+fn builder(change: impl Fn(Tumbling) -> Tumbling) -> HarnessBuilder {
+    let input = HarnessInput::new(edge()).keyed(&["key"]).unwrap();
+    let aggregates = [AggregateSpec::count().alias("n"), AggregateSpec::max("time").alias("latest")];
+    OperatorHarness::builder(change(Tumbling::new(input.key(), 10, aggregates)), vec![input])
+}
+
+/// (key, start) to the counts that came out, in order.
+type Fired = BTreeMap<(u64, Micros), Vec<i64>>;
+
+fn take_fired(harness: &mut OperatorHarness, fired: &mut Fired) {
+    for batch in harness.take_batches(0) {
+        let time = |column: usize| batch.column(column).as_primitive::<TimestampMicrosecondType>().values();
+        let (start, end, rowtime) = (time(1), time(2), time(3));
+        for row in 0..batch.num_rows() {
+            assert_eq!((end[row], rowtime[row]), (start[row] + 10, start[row] + 9));
+            let key = batch.column(0).as_primitive::<UInt64Type>().value(row);
+            let count = batch.column(4).as_primitive::<Int64Type>().value(row);
+            fired.entry((key, start[row])).or_default().push(count);
+        }
+    }
+}
+
+fn fired(harness: &mut OperatorHarness) -> Fired {
+    let mut fired = Fired::new();
+    take_fired(harness, &mut fired);
+    fired
+}
+
+fn late_rows(harness: &mut OperatorHarness) -> usize {
+    harness.take_batches(1).iter().map(RecordBatch::num_rows).sum()
+}
+
+fn push(harness: &mut OperatorHarness, rows: &[(u64, Micros)]) {
+    let rows: Vec<_> = rows.iter().map(|&(key, time)| (key, Some(time))).collect();
+    harness.push_batch(0, batch(&rows)).unwrap();
+}
+
+#[test]
+fn a_window_fires_once_when_the_watermark_reaches_its_last_microsecond() {
+    let mut harness = builder(|window| window).open().unwrap();
+    push(&mut harness, &[(1, 0), (1, 9), (2, 5), (1, 10), (1, -1)]);
+    harness.watermark(0, 8).unwrap();
+    assert_eq!(fired(&mut harness), Fired::from([((1, -10), vec![1])]));
+    harness.watermark(0, 9).unwrap();
+    assert_eq!(fired(&mut harness), Fired::from([((1, 0), vec![2]), ((2, 0), vec![1])]));
+    harness.end(0).unwrap();
+    assert_eq!(fired(&mut harness), Fired::from([((1, 10), vec![1])]));
+    assert_eq!(harness.metrics().total("state_keys_in_memory"), 0);
+}
+
+#[test]
+fn late_rows_and_rows_without_time_go_to_the_side_and_are_counted_apart() {
+    let mut harness = builder(|window| window).open().unwrap();
+    push(&mut harness, &[(1, 5)]);
+    harness.watermark(0, 9).unwrap();
+    fired(&mut harness);
+    harness.push_batch(0, batch(&[(1, Some(3)), (1, None), (2, Some(12)), (3, Some(9))])).unwrap();
+    let late: Vec<_> = harness.take_batches(1);
+    assert_eq!(late, [batch(&[(1, Some(3)), (1, None), (3, Some(9))])]);
+    assert_eq!(harness.metrics().total("window_late_rows_total"), 2);
+    assert_eq!(harness.metrics().total("window_null_time_rows_total"), 1);
+    harness.end(0).unwrap();
+    assert_eq!(fired(&mut harness), Fired::from([((2, 10), vec![1])]));
+}
+
+#[test]
+fn within_the_lateness_a_window_fires_again_per_batch_and_then_is_gone() {
+    let mut harness = builder(|window| window.allowed_lateness(5)).open().unwrap();
+    push(&mut harness, &[(1, 5)]);
+    harness.watermark(0, 12).unwrap();
+    assert_eq!(fired(&mut harness), Fired::from([((1, 0), vec![1])]));
+    push(&mut harness, &[(1, 6), (1, 7)]);
+    // A key that had no row in time.
+    push(&mut harness, &[(2, 6)]);
+    assert_eq!(fired(&mut harness), Fired::from([((1, 0), vec![3]), ((2, 0), vec![1])]));
+    harness.watermark(0, 13).unwrap();
+    assert_eq!(fired(&mut harness), Fired::new());
+    assert_eq!(harness.metrics().total("state_keys_in_memory"), 2);
+    harness.watermark(0, 14).unwrap();
+    assert_eq!(harness.metrics().total("state_keys_in_memory"), 0);
+    push(&mut harness, &[(1, 8)]);
+    assert_eq!((fired(&mut harness), late_rows(&mut harness)), (Fired::new(), 1));
+}
+
+#[test]
+fn one_watermark_fires_a_million_windows_in_bounded_steps_and_memory() {
+    let mut harness = builder(|window| window.memory_bytes(8 << 20)).open().unwrap();
+    let mut most = 0;
+    for start in (0..1_000_000_u64).step_by(8_192) {
+        let rows: Vec<_> =
+            (start..(start + 8_192).min(1_000_000)).map(|i| (i % 1_000, (i / 1_000) as i64 * 10)).collect();
+        push(&mut harness, &rows);
+        most = most.max(harness.metrics().total("state_keys_in_memory"));
+    }
+    harness.end(0).unwrap();
+    assert!(harness.step_rows_max() <= STEP_ROWS_MAX, "{} rows in a step", harness.step_rows_max());
+    let fired = fired(&mut harness);
+    assert_eq!(fired.len(), 1_000_000);
+    assert!(fired.values().all(|counts| counts == &[1]));
+    assert!(most < 150_000, "{most} windows in memory");
+}
+
+/// What a plain loop says: a row counts unless its window was dropped at its batch's watermark.
+fn expected(
+    batches: &[(Vec<(u64, Micros)>, Micros)],
+    lateness: Micros,
+) -> (BTreeMap<(u64, Micros), i64>, usize) {
+    let (mut watermark, mut counts, mut late) = (Micros::MIN, BTreeMap::new(), 0);
+    for (rows, next) in batches {
+        for &(key, time) in rows {
+            let start = time.div_euclid(10) * 10;
+            if start + 9 + lateness <= watermark {
+                late += 1;
+            } else {
+                *counts.entry((key, start)).or_default() += 1;
+            }
+        }
+        watermark = watermark.max(*next);
+    }
+    (counts, late)
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Vec<(u64, Micros)>, Micros)>> {
+    let rows = prop::collection::vec((0_u64..20, -50_i64..150), 1..30);
+    prop::collection::vec((rows, -50_i64..150), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// With and without lateness, with next to no memory, and with a checkpoint and a restore at
+    /// another parallelism in the middle.
+    #[test]
+    fn the_last_firing_of_each_window_is_that_of_a_plain_loop(
+        steps in steps(), lateness in prop::sample::select(vec![0_i64, 7, 40]),
+        memory in prop::sample::select(vec![1_usize, 2_000, 1 << 20]), cut in 0_usize..12,
+    ) {
+        let builder = builder(|window| window.allowed_lateness(lateness).memory_bytes(memory));
+        let mut harness = builder.clone().parallelism(2).open().unwrap();
+        let mut found = Fired::new();
+        let (mut late, mut watermark) = (0, Micros::MIN);
+        for (index, (rows, next)) in steps.iter().enumerate() {
+            if index == cut {
+                take_fired(&mut harness, &mut found);
+                late += late_rows(&mut harness);
+                let snapshot = harness.snapshot().unwrap();
+                harness = builder.clone().parallelism(3).restore(&snapshot).unwrap();
+            }
+            push(&mut harness, rows);
+            watermark = watermark.max(*next);
+            harness.watermark(0, watermark).unwrap();
+        }
+        harness.end(0).unwrap();
+        take_fired(&mut harness, &mut found);
+        late += late_rows(&mut harness);
+        let (counts, expected_late) = expected(&steps, lateness);
+        let last: BTreeMap<_, _> = found.iter().map(|(key, counts)| (*key, counts[counts.len() - 1])).collect();
+        prop_assert_eq!(last, counts);
+        prop_assert_eq!(late, expected_late);
+        if lateness == 0 {
+            prop_assert!(found.values().all(|counts| counts.len() == 1), "a window fired twice: {:?}", found);
+        }
+        prop_assert!(found.values().all(|counts| counts.is_sorted_by(|a, b| a < b)), "fired for nothing");
+        prop_assert_eq!(harness.metrics().total("state_keys_in_memory"), 0);
+    }
+}
+
+#[test]
+fn an_aborted_checkpoint_does_not_lose_the_timers_of_its_windows() {
+    let builder = builder(|window| window.memory_bytes(1));
+    let mut harness = builder.open().unwrap();
+    push(&mut harness, &[(1, 5), (2, 15)]);
+    let barrier = harness.begin_snapshot().unwrap();
+    harness.abort_snapshot(barrier).unwrap();
+    // Evicts what the aborted checkpoint was to write.
+    push(&mut harness, &[(3, 5)]);
+    push(&mut harness, &[(4, 5)]);
+    let snapshot = harness.snapshot().unwrap();
+    let mut harness = builder.restore(&snapshot).unwrap();
+    harness.end(0).unwrap();
+    let keys: Vec<_> = fired(&mut harness).into_keys().collect();
+    assert_eq!(keys, [(1, 0), (2, 10), (3, 0), (4, 0)]);
+}
+
+#[test]
+fn what_was_late_is_late_after_a_restore() {
+    let builder = builder(|window| window);
+    let mut harness = builder.open().unwrap();
+    push(&mut harness, &[(1, 5)]);
+    harness.watermark(0, 9).unwrap();
+    let snapshot = harness.snapshot().unwrap();
+    let mut harness = builder.parallelism(2).restore(&snapshot).unwrap();
+    push(&mut harness, &[(1, 5)]);
+    harness.end(0).unwrap();
+    assert_eq!((fired(&mut harness), late_rows(&mut harness)), (Fired::new(), 1));
+}
+
+#[test]
+fn outputs_say_what_flows_and_what_does_not_fit_is_refused() {
+    let window = |change: fn(Tumbling) -> Tumbling| change(Tumbling::new(&[0], 10, [AggregateSpec::count()]));
+    let outputs = window(|window| window).outputs(&[edge()]).unwrap();
+    let names: Vec<_> = outputs[0].schema.fields().iter().map(|field| field.name().as_str()).collect();
+    assert_eq!(names, ["key", "window_start", "window_end", "window_time", "count(*)"]);
+    assert_eq!((outputs[0].time, &outputs[0].mode), (Some(3), &Mode::Append));
+    assert_eq!(outputs[1], edge());
+    let upsert = Mode::Upsert(vec!["key".into(), "window_start".into(), "window_end".into()]);
+    let late = window(|window| window.allowed_lateness(1)).outputs(&[edge()]).unwrap();
+    assert_eq!(late[0].mode, upsert);
+
+    let refuse = |window: Tumbling, edge: EdgeSchema| window.outputs(&[edge]).unwrap_err().to_string();
+    assert!(refuse(window(|w| w), EdgeSchema { time: None, ..edge() }).contains("no event time"));
+    assert!(refuse(window(|w| w), edge().with_mode(Mode::Retract)).contains("retract"));
+    assert!(refuse(window(|w| w.allowed_lateness(-1)), edge()).contains("negative"));
+    assert!(refuse(Tumbling::new(&[0], 0, []), edge()).contains("positive"));
+}
