@@ -23,7 +23,6 @@ use super::record_keys::RecordKeys;
 use super::settings::producer_config;
 use super::topology::Cluster;
 use crate::format::{EncodedRows, Encoder};
-use crate::sink::{Sink, SinkParts};
 
 /// Bytes of records that may wait for the brokers, unless the job says otherwise.
 const QUEUE_BYTES: usize = 32 << 20;
@@ -233,11 +232,5 @@ impl Operator for Writer {
 impl crate::sink::Sink for KafkaSink {
     fn into_parts(self) -> crate::sink::SinkParts {
         crate::sink::SinkParts { factory: Arc::new(self), committer: None }
-    }
-}
-
-impl Sink for KafkaSink {
-    fn into_parts(self) -> SinkParts {
-        SinkParts { factory: Arc::new(self), committer: None }
     }
 }
