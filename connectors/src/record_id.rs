@@ -97,7 +97,8 @@ mod tests {
         #[test]
         fn ids_come_back(producer in ".{1,40}", epoch: u64, sequence: u64) {
             let id = RecordId { producer: &producer, epoch, sequence };
-            prop_assert_eq!(RecordId::decode(&id.encode()).unwrap(), id);
+            let encoded = id.encode();
+            prop_assert_eq!(RecordId::decode(&encoded).unwrap(), id);
         }
 
         #[test]
