@@ -121,6 +121,8 @@ impl Clusters {
     pub fn produce(&self, name: &str, payloads: impl Iterator<Item = String>) -> Result<usize> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.bootstrap(name)).set("linger.ms", "20");
+        // Small batches, so that a consumer that fetches little ahead can.
+        config.set("batch.num.messages", "100");
         let producer: ThreadedProducer<DefaultProducerContext> =
             config.create().map_err(kafka("making a producer"))?;
         let mut count = 0;

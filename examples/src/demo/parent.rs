@@ -76,7 +76,9 @@ fn topology_text(clusters: &Clusters) -> String {
     let mut text = "version: 1\nclusters:\n".to_string();
     for cluster in CLUSTERS {
         let bootstrap = clusters.bootstrap(cluster);
-        let settings = "reconnect.backoff.ms: \"50\", reconnect.backoff.max.ms: \"500\"";
+        // Little is fetched ahead, so that an outage is felt at once.
+        let settings = "reconnect.backoff.ms: \"50\", reconnect.backoff.max.ms: \"500\", \
+                        queued.min.messages: \"200\", queued.max.messages.kbytes: \"64\"";
         text.push_str(&format!("  {cluster}: {{ bootstrap: \"{bootstrap}\", settings: {{ {settings} }} }}\n"));
     }
     text.push_str("topics:\n");
