@@ -235,7 +235,7 @@ fn run(arrivals: &[Arrival], share: usize, restarts: Option<usize>) -> Result<Se
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_arrival_order_within_the_bound_gives_what_a_plain_loop_gives(

@@ -11,7 +11,9 @@ use super::{HarnessBuilder, HarnessInput, HarnessSnapshot, PendingSnapshot};
 use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotSite};
 use crate::graph::Uid;
 use crate::metrics::Registry;
-use crate::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo};
+use crate::operator::{
+    OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo,
+};
 use crate::record::{Batch, EdgeSchema, Record, RecordBuilder, RecordReader};
 use crate::state::{RestoredState, StateBackend};
 use crate::time::{InputWatermarks, Micros, Watermark};
@@ -93,8 +95,7 @@ impl OperatorHarness {
         };
         for subtask in 0..harness.site.parallelism {
             let Site { parallelism, max_parallelism, .. } = harness.site;
-            let restored =
-                snapshot.map(|snapshot| snapshot.restored(subtask, parallelism, max_parallelism));
+            let restored = snapshot.map(|snapshot| snapshot.restored(subtask, parallelism, max_parallelism));
             harness.open_instance(factory, subtask, &restored.unwrap_or_default())?;
         }
         harness.settle()?;
@@ -157,7 +158,8 @@ impl OperatorHarness {
             )));
         }
         let Site { parallelism, max_parallelism, .. } = self.site;
-        let shares = self.inputs[input].route(Batch::new(records), parallelism, max_parallelism, self.pushed)?;
+        let shares =
+            self.inputs[input].route(Batch::new(records), parallelism, max_parallelism, self.pushed)?;
         self.pushed += 1;
         for (instance, batch) in shares {
             self.drive(instance, |operator, cx| operator.process(input, batch, cx))?;

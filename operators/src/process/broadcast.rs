@@ -140,7 +140,10 @@ impl<P: KeyedBroadcastProcess> Function for WithBroadcast<P> {
 
     fn check(&self, inputs: &[EdgeSchema]) -> Result<()> {
         let [keyed, broadcast] = inputs else {
-            return Err(Error::internal(format!("process takes two inputs, the graph gives {}", inputs.len())));
+            return Err(Error::internal(format!(
+                "process takes two inputs, the graph gives {}",
+                inputs.len()
+            )));
         };
         check_schema::<P::In>(&keyed.schema).context(|| "keyed input".to_string())?;
         check_schema::<P::Broadcast>(&broadcast.schema).context(|| "broadcast input".to_string())
@@ -156,13 +159,7 @@ impl<P: KeyedBroadcastProcess> Function for WithBroadcast<P> {
         self.function.open(cx)
     }
 
-    fn rows(
-        &mut self,
-        input: usize,
-        batch: &Batch,
-        from: usize,
-        run: &mut Run<'_, P::Out>,
-    ) -> Result<usize> {
+    fn rows(&mut self, input: usize, batch: &Batch, from: usize, run: &mut Run<'_, P::Out>) -> Result<usize> {
         let WithBroadcast { function, map, .. } = self;
         if input != BROADCAST_INPUT {
             let reader = RecordReader::<P::In>::new(batch.records())?;

@@ -121,7 +121,8 @@ impl<T: Record> TypedStream<T> {
     pub fn side_output<S: Record>(&self, side: SideOutput<S>) -> TypedStream<S> {
         let Some(index) = self.sides.index_of(side.name()) else {
             let declared = self.sides.names().join(", ");
-            let message = format!("there is no side output {:?} among those declared: {declared}", side.name());
+            let message =
+                format!("there is no side output {:?} among those declared: {declared}", side.name());
             self.stream.environment().mistake(&Error::user(message));
             return TypedStream::of(self.stream.clone(), SideOutputs::none());
         };
@@ -183,11 +184,7 @@ impl<T: Record> TypedKeyedStream<T> {
     }
 
     /// Runs a process function over the rows of two streams that have the same key.
-    pub fn process_with<P>(
-        &self,
-        right: &TypedKeyedStream<P::Right>,
-        function: P,
-    ) -> TypedStream<P::Out>
+    pub fn process_with<P>(&self, right: &TypedKeyedStream<P::Right>, function: P) -> TypedStream<P::Out>
     where
         P: KeyedCoProcess<Left = T>,
     {
