@@ -57,6 +57,8 @@ proptest! {
         let mut builder = RecordBuilder::<Everything>::default();
         builder.extend(&records);
         prop_assert_eq!(builder.row_count(), records.len());
+        let texts: usize = records.iter().map(|record| record.text.len() + record.bytes.len()).sum();
+        prop_assert!(builder.bytes() >= texts + records.len() * 100, "{}", builder.bytes());
         let batch = builder.finish().unwrap();
         prop_assert_eq!(builder.row_count(), 0);
         prop_assert_eq!(batch.schema(), Everything::schema());

@@ -242,6 +242,10 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
                     #record { #(#idents: #types::own(row.#idents),)* }
                 }
 
+                fn row_bytes(row: Self::Row<'_>) -> usize {
+                    0usize #(+ #types::value_bytes(row.#idents))*
+                }
+
                 fn append(builder: &mut __Builder, row: Self::Row<'_>) {
                     #(#types::append(&mut builder.#idents, row.#idents);)*
                 }

@@ -91,14 +91,14 @@ pub trait KeyedBroadcastProcess: Clone + Send + Sync + 'static {
 
 /// What a process function may do with a broadcast row: no key is current. What it emits is
 /// emitted by every instance.
-pub struct BroadcastContext<'a, Out_: Record> {
-    out: &'a mut Out<Out_>,
+pub struct BroadcastContext<'a, U: Record> {
+    out: &'a mut Out<U>,
     watermark: Watermark,
 }
 
-impl<Out_: Record> BroadcastContext<'_, Out_> {
+impl<U: Record> BroadcastContext<'_, U> {
     /// Emits a record, from every instance.
-    pub fn emit(&mut self, record: Out_) {
+    pub fn emit(&mut self, record: U) {
         self.out.emit(record);
     }
 

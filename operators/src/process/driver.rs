@@ -74,6 +74,7 @@ impl<U: Record> Run<'_, U> {
             let mut cx = ProcessContext {
                 state: self.state,
                 out: self.out,
+                key_types: cursor.types(),
                 time: rows.time(row),
                 watermark: self.watermark,
                 now: self.now,
@@ -209,6 +210,7 @@ fn fire<F: Function>(function: &mut F, domain: TimeDomain, run: &mut Run<'_, F::
         let mut cx = ProcessContext {
             state: run.state,
             out: run.out,
+            key_types: run.cursors.first().map_or(&[], KeyCursor::types),
             time: Some(timer.time.0),
             watermark: run.watermark,
             now: run.now,

@@ -51,11 +51,12 @@ impl<'a, T: Record> RecordReader<'a, T> {
 pub struct RecordBuilder<T: Record> {
     builder: T::Builder,
     rows: usize,
+    bytes: usize,
 }
 
 impl<T: Record> Default for RecordBuilder<T> {
     fn default() -> Self {
-        RecordBuilder { builder: T::Builder::default(), rows: 0 }
+        RecordBuilder { builder: T::Builder::default(), rows: 0, bytes: 0 }
     }
 }
 
@@ -69,6 +70,7 @@ impl<T: Record> RecordBuilder<T> {
     pub fn push_row(&mut self, row: T::Row<'_>) {
         T::append(&mut self.builder, row);
         self.rows += 1;
+        self.bytes += T::row_bytes(row);
     }
 
     /// Number of rows appended since the last [`RecordBuilder::finish`].
@@ -76,12 +78,17 @@ impl<T: Record> RecordBuilder<T> {
         self.rows
     }
 
+    /// Roughly the bytes of the rows appended since then.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// A batch of what was appended; the builder is empty afterwards.
     ///
     /// # Errors
     /// An Arrow error, which is a bug of the derive.
     pub fn finish(&mut self) -> Result<RecordBatch> {
-        self.rows = 0;
+        (self.rows, self.bytes) = (0, 0);
         T::finish(&mut self.builder)
     }
 }
