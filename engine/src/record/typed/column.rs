@@ -211,7 +211,7 @@ impl ColumnType for String {
     }
 
     fn value_bytes(value: &str) -> usize {
-        size_of_val(&value) + value.len()
+        size_of::<&str>() + value.len()
     }
 
     fn append(builder: &mut StringViewBuilder, value: &str) {
