@@ -98,7 +98,7 @@ fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Resul
         let layout = JobLayout::new("flights").unwrap();
         let plan = faults(order.next_u64(), if quiet { 0 } else { order.below(40) });
         let directory = local.path().join(run.to_string());
-        let backend: Arc<dyn StateBackend> = if seed % 10 == 0 {
+        let backend: Arc<dyn StateBackend> = if seed.is_multiple_of(10) {
             Arc::new(RocksBackend::new(RocksConfig::new(directory).simulated()).unwrap())
         } else {
             Arc::new(MapBackend::new(directory))
