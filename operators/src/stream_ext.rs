@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use thalweg_engine::graph::Stream;
 use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
 
 use crate::expression::{ColumnExpression, did_you_mean};
@@ -44,6 +45,16 @@ pub trait StreamExt {
     #[must_use]
     fn with_column(&self, name: &str, expression: impl Into<ColumnExpression>) -> Stream;
 
+    /// Appends an event-time column that `expression` computes, and says how watermarks are made.
+    /// Only directly on a source.
+    #[must_use]
+    fn event_time_from(
+        &self,
+        column: &str,
+        expression: impl Into<ColumnExpression>,
+        strategy: WatermarkStrategy,
+    ) -> Stream;
+
     /// Makes one stream of this one and `others`. They must have the same columns by name and
     /// type; their order is made the first stream's.
     #[must_use]
@@ -51,6 +62,15 @@ pub trait StreamExt {
 }
 
 impl StreamExt for Stream {
+    fn event_time_from(
+        &self,
+        column: &str,
+        expression: impl Into<ColumnExpression>,
+        strategy: WatermarkStrategy,
+    ) -> Stream {
+        self.clone().event_time(column, Arc::new(expression.into()), strategy)
+    }
+
     fn filter(&self, condition: impl Into<ColumnExpression>) -> Stream {
         self.apply(Filter::new(condition))
     }

@@ -12,4 +12,5 @@ pub mod prelude;
 
 pub use thalweg_connectors as connectors;
 pub use thalweg_engine as engine;
+pub use thalweg_engine::{record, state};
 pub use thalweg_operators as operators;

@@ -1,8 +1,20 @@
 //! What a program that builds a job needs: `use thalweg::prelude::*;`.
 
 pub use datafusion::prelude::{Expr, col, lit};
-pub use thalweg_engine::graph::{Environment, KeyedStream, Stream};
-pub use thalweg_engine::time::{Micros, Watermark, WatermarkStrategy};
+pub use thalweg_connectors::collect::Collected;
+pub use thalweg_connectors::format::{Csv, Json, OnDecodeError, Raw};
+pub use thalweg_connectors::sink::StreamSink;
+pub use thalweg_connectors::vec::VecSource;
+pub use thalweg_engine::graph::{Environment, Graph, KeyedStream, Stream};
+pub use thalweg_engine::record::{Record, Timestamp};
+pub use thalweg_engine::state::{ListState, MapState, StateSize, ValueState};
+pub use thalweg_engine::time::{HOUR, MILLI, MINUTE, Micros, SECOND, Watermark, WatermarkStrategy};
 pub use thalweg_engine::{Context, Error, Result};
 pub use thalweg_operators::StreamExt;
+pub use thalweg_operators::aggregate::{AggregateSpec, count, first, last, max, mean, min, sum};
 pub use thalweg_operators::expression::ColumnExpression;
+pub use thalweg_operators::process::{
+    KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, KeyedProcessExt, ProcessContext, ProcessOpen, Timer,
+};
+pub use thalweg_operators::typed::{SideOutput, SideOutputs, TypedExt, TypedKeyedStream, TypedStream};
+pub use thalweg_operators::window::{TumblingWindow, WindowExt};

@@ -225,19 +225,19 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
                     ::core::result::Result::Ok(__Columns { #(#idents: #finds,)* })
                 }
 
-                fn read<'a>(columns: &__Columns<'a>, row: usize) -> #row<'a> {
+                fn read<'a>(columns: &Self::Columns<'a>, row: usize) -> Self::Row<'a> {
                     #row { #(#idents: #types::read(columns.#idents, row),)* }
                 }
 
-                fn as_row(&self) -> #row<'_> {
+                fn as_row(&self) -> Self::Row<'_> {
                     #row { #(#idents: #types::borrow(&self.#idents),)* }
                 }
 
-                fn from_row(row: #row<'_>) -> Self {
+                fn from_row(row: Self::Row<'_>) -> Self {
                     #record { #(#idents: #types::own(row.#idents),)* }
                 }
 
-                fn append(builder: &mut __Builder, row: #row<'_>) {
+                fn append(builder: &mut __Builder, row: Self::Row<'_>) {
                     #(#types::append(&mut builder.#idents, row.#idents);)*
                 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::key_group::{KeyGroup, KeyGroupRange};
+use super::owned_directory::{OwnedDirectory, fresh_directory};
 use super::store::{Family, KvOp, KvSnapshotter, KvStore, StateBackend, StoreSite};
 use super::varint;
 use crate::checkpoint::{KeyedHandle, SnapshotSite, fetch, upload_shared};
@@ -80,28 +81,25 @@ fn scan(
 /// Makes stores in memory.
 pub struct MapBackend {
     scratch: PathBuf,
+    _owned: Option<OwnedDirectory>,
     opened: AtomicU64,
 }
 
 impl MapBackend {
     /// Snapshots are written below `scratch` before they are uploaded.
     pub fn new(scratch: impl Into<PathBuf>) -> MapBackend {
-        MapBackend { scratch: scratch.into(), opened: AtomicU64::new(0) }
+        MapBackend { scratch: scratch.into(), _owned: None, opened: AtomicU64::new(0) }
     }
 }
 
-/// A fresh directory of this name below `parent`.
-pub(super) fn fresh_directory(parent: &Path, name: &str) -> Result<PathBuf> {
-    let path = parent.join(name);
-    let made = fs::create_dir_all(parent).and_then(|()| match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => fs::create_dir(&path),
-    });
-    match made {
-        Ok(()) => Ok(path),
-        Err(error) => {
-            Err(Error::external(format!("cannot make the directory {}", path.display())).caused_by(error))
-        }
+impl Default for MapBackend {
+    /// Snapshots are written below a directory of its own in the system's temporary one, which
+    /// goes with the backend.
+    fn default() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let scratch = std::env::temp_dir().join(format!("thalweg-map-{}-{number}", std::process::id()));
+        MapBackend { _owned: Some(OwnedDirectory(scratch.clone())), ..MapBackend::new(scratch) }
     }
 }
 

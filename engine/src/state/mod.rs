@@ -22,6 +22,7 @@ mod map_store;
 mod map_unit;
 mod memory_plan;
 mod op_sink;
+mod owned_directory;
 #[cfg(feature = "rocksdb")]
 mod parallel;
 mod restored;
@@ -65,5 +66,6 @@ pub use rocks_backend::RocksBackend;
 pub use rocks_options::RocksConfig;
 pub use state_size::{StateSize, StateValue};
 pub use store::{Family, KvOp, KvSnapshotter, KvStore, StateBackend, StoreSite};
+pub use thalweg_derive::StateSize;
 pub use timer_key::Timer;
 pub use value::ValueState;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::map_store::fresh_directory;
+use super::owned_directory::{OwnedDirectory, fresh_directory};
 use super::rocks_options::{RocksConfig, Shared};
 use super::rocks_restore::restore;
-use super::rocks_store::{OwnedDirectory, RocksStore};
+use super::rocks_store::RocksStore;
 use super::store::{KvStore, StateBackend, StoreSite};
 use crate::Result;
 

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
 use super::key_group::KeyGroupRange;
-use super::map_store::{check_kind, fresh_directory};
+use super::map_store::check_kind;
+use super::owned_directory::{OwnedDirectory, fresh_directory};
 use super::parallel::in_parallel;
 use super::rocks_backend::KIND;
 use super::rocks_options::{Shared, key_group_bounds};
 use super::rocks_snapshot::{Uploaded, is_shared};
-use super::rocks_store::{FAMILIES, Instance, OwnedDirectory, failed};
+use super::rocks_store::{FAMILIES, Instance, failed};
 use super::store::{Family, StoreSite};
 use crate::checkpoint::{CheckpointStorage, FileHandle, KeyedHandle, fetch};
 use crate::{Error, Result};

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use rocksdb::checkpoint::Checkpoint;
 
 use super::key_group::KeyGroupRange;
+use super::owned_directory::OwnedDirectory;
 use super::parallel::in_parallel;
 use super::rocks_backend::KIND;
 use super::rocks_options::Shared;
-use super::rocks_store::{Instance, OwnedDirectory};
+use super::rocks_store::Instance;
 use super::store::{Family, KvOp, KvSnapshotter};
 use crate::checkpoint::{FileHandle, KeyedHandle, SnapshotSite, upload_private, upload_shared};
 use crate::{Error, Result};

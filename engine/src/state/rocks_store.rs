@@ -1,12 +1,13 @@
 //! One instance's RocksDB: state and timers in a column family each.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch};
 
+use super::owned_directory::OwnedDirectory;
 use super::rocks_options::{Shared, range_options, write_options};
 use super::rocks_snapshot::{RocksSnapshotter, Uploaded};
 use super::store::{Family, KvOp, KvSnapshotter, KvStore};
@@ -20,16 +21,6 @@ pub(super) const FAMILIES: [(Family, &str); 2] = [(Family::State, STATE), (Famil
 /// An error of RocksDB.
 pub(super) fn failed(what: &str, path: &Path, error: rocksdb::Error) -> Error {
     Error::external(format!("RocksDB in {}: cannot {what}", path.display())).caused_by(error)
-}
-
-/// A local directory that is removed with its owner.
-pub(super) struct OwnedDirectory(pub(super) PathBuf);
-
-impl Drop for OwnedDirectory {
-    fn drop(&mut self) {
-        // What stays behind costs nothing but space; the next process clears the whole directory.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// An open RocksDB, closed and removed when the store and its last snapshotter are gone.

@@ -8,8 +8,7 @@
 //!
 //! A key may be in several layers, and the newest speaks. The rule that keeps it so: a unit may
 //! leave a layer only when no older layer has one for the same key, or an outdated value would
-//! come to light. So the oldest layer is emptied first, and who evicts from the active one looks
-//! into the others.
+//! come to light. So the oldest layer is emptied first, and the active one last.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -172,22 +171,9 @@ impl<U: Unit> Table<U> {
         })
     }
 
-    /// Takes what older layers have for the keys at `positions` of the active one, which are
-    /// about to leave it.
-    fn forget_older(&mut self, positions: &[u32]) {
-        for layer in &mut self.older {
-            let before = layer.bytes();
-            for &position in positions {
-                let slot = self.active.slot(position as usize);
-                layer.remove(slot.hash, slot.key());
-            }
-            self.resting_bytes -= before - layer.bytes();
-        }
-    }
-
     /// Removes units of the active layer; positions ascend. Answers the bytes.
     fn remove_active(&mut self, positions: &[u32]) -> usize {
-        self.forget_older(positions);
+        self.shed(usize::MAX);
         let before = self.active.bytes();
         // From the last: removing moves only what stands behind.
         for &position in positions.iter().rev() {

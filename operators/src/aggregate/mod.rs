@@ -20,4 +20,4 @@ mod spec;
 mod sum;
 
 pub use set::AggregateSet;
-pub use spec::{AggregateFunction, AggregateSpec, Argument};
+pub use spec::{AggregateFunction, AggregateSpec, Argument, count, first, last, max, mean, min, sum};

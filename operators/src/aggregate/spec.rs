@@ -193,3 +193,38 @@ impl FromStr for AggregateSpec {
         Ok(AggregateSpec::new(function, argument))
     }
 }
+
+/// `count(*)`.
+pub fn count() -> AggregateSpec {
+    AggregateSpec::count()
+}
+
+/// `sum(column)`.
+pub fn sum(column: &str) -> AggregateSpec {
+    AggregateSpec::sum(column)
+}
+
+/// `min(column)`.
+pub fn min(column: &str) -> AggregateSpec {
+    AggregateSpec::min(column)
+}
+
+/// `max(column)`.
+pub fn max(column: &str) -> AggregateSpec {
+    AggregateSpec::max(column)
+}
+
+/// `mean(column)`.
+pub fn mean(column: &str) -> AggregateSpec {
+    AggregateSpec::mean(column)
+}
+
+/// `first(column)`, by event time.
+pub fn first(column: &str) -> AggregateSpec {
+    AggregateSpec::first(column)
+}
+
+/// `last(column)`, by event time.
+pub fn last(column: &str) -> AggregateSpec {
+    AggregateSpec::last(column)
+}

@@ -4,10 +4,12 @@
 //! This module knows the engine's contracts and the aggregates; it knows no SQL.
 
 mod due;
+mod stream;
 mod tumbling;
 mod tumbling_operator;
 
 #[cfg(test)]
 mod tests;
 
+pub use stream::{TumblingWindow, WindowExt, WindowedStream};
 pub use tumbling::{Tumbling, WindowSize};

@@ -119,17 +119,17 @@ enum Op {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        8 => (0u64..30, 0i64..40).prop_map(|(key, time)| Op::Register(key, time)),
-        3 => (0u64..30, 0i64..40).prop_map(|(key, time)| Op::Delete(key, time)),
-        2 => (0i64..6).prop_map(Op::Advance),
-        1 => Just(Op::Checkpoint),
+        6 => (0u64..8, 0i64..12).prop_map(|(key, time)| Op::Register(key, time)),
+        5 => (0u64..8, 0i64..12).prop_map(|(key, time)| Op::Delete(key, time)),
+        1 => (0i64..3).prop_map(Op::Advance),
+        2 => Just(Op::Checkpoint),
         1 => Just(Op::Restore),
     ];
     proptest::collection::vec(op, 1..250)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
     #[test]
     fn timers_behave_as_an_ordered_set_does(ops in ops(), head in 100usize..3000) {
         let mut site = Site::new(Kind::Map, KeyedStateSpec { cache_bytes_max: 2048, timer_bytes_max: head });

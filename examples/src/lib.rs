@@ -1,0 +1,10 @@
+//! The flights job and what its demos need: the data, the job, and the results that a plain loop
+//! finds without the engine.
+//!
+//! `demo` runs the job over two Kafka clusters through an outage and a `kill -9`; `flights` is the
+//! job as a user would write it, over the shipped file.
+
+pub mod data;
+pub mod demo;
+pub mod expected;
+pub mod job;
