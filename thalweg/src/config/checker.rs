@@ -261,7 +261,11 @@ impl<'a> Checker<'a> {
             Value::Text { text, .. } => {
                 let cut: String = text.chars().take(SHOWN_CHARACTERS_MAX).collect();
                 let dots = if cut.len() < text.len() { "..." } else { "" };
-                format!("`{cut}{dots}`")
+                // What stands before an `@` may be somebody's password.
+                match cut.rsplit_once('@') {
+                    Some((_, host)) => format!("`***@{host}{dots}`"),
+                    None => format!("`{cut}{dots}`"),
+                }
             }
             _ => node.kind().to_string(),
         }

@@ -36,7 +36,7 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
         .and_then(|node| checker.choice(node, &KINDS));
     let Some(kind) = kind else {
         // Without a kind nobody can say which keys are unknown.
-        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        table.know_all();
         return None;
     };
     let inputs = read_inputs(table, kind == Kind::Union);
