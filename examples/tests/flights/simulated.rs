@@ -141,7 +141,8 @@ fn compare(outputs: &Outputs, expected: &Expected) -> std::result::Result<(), St
             }
         }
     }
-    let wanted: BTreeMap<_, _> = expected.hours.iter().map(|(key, hour)| (key.clone(), hour.flights)).collect();
+    let wanted: BTreeMap<_, _> =
+        expected.hours.iter().map(|(key, hour)| (key.clone(), hour.flights)).collect();
     let counts = [
         ("alerts", outputs.alerts.row_count(), expected.alerts.len()),
         ("incomplete", outputs.incomplete.row_count(), expected.incomplete),
@@ -161,11 +162,16 @@ fn the_flights_job_delivers_every_result_once_over_crashes_faults_and_rescaling(
     let mut seen = Interruptions::default();
     for seed in seeds() {
         if let Err(error) = run(seed, &input, &mut seen) {
-            panic!("seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test -p thalweg-examples --test flights");
+            panic!(
+                "seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test -p thalweg-examples --test flights"
+            );
         }
     }
     if std::env::var("THALWEG_SEED").is_err() {
         let Interruptions { crashes, failures } = seen;
-        assert!(crashes > 100 && failures > 10, "{crashes} crashes, {failures} failures: too few to prove anything");
+        assert!(
+            crashes > 100 && failures > 10,
+            "{crashes} crashes, {failures} failures: too few to prove anything"
+        );
     }
 }
