@@ -5,7 +5,7 @@ use thalweg_connectors::generator::{Generate, KeyDistribution};
 use crate::config::show_duration;
 
 use super::spec::{
-    AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, SinkKind, SourceKind, StepKind,
+    AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, PrismTargetSpec, SinkKind, SourceKind, StepKind,
 };
 
 /// What the source, step or sink of this name is; `None` for an operator that the job file does
@@ -96,9 +96,7 @@ fn step_text(kind: &StepKind) -> String {
             format!("tumbling window of {size}{shift}{late}: {}", aggregates_text(aggregates))
         }
         StepKind::Aggregate { aggregates, .. } => format!("aggregate {}", aggregates_text(aggregates)),
-        StepKind::Deduplicate { producer, epoch, sequence } => {
-            format!("deduplicate by {}, {}, {}", producer.value, epoch.value, sequence.value)
-        }
+        StepKind::Deduplicate { id } => format!("drop copies by {}", id.value),
     }
 }
 
@@ -129,7 +127,11 @@ fn sink_text(kind: &SinkKind) -> String {
         }
         SinkKind::Prism(prism) => {
             let once = if prism.exactly_once { "exactly once" } else { "at least once" };
-            format!("prism topic {} at {}, {}, {once}", prism.topic, prism.endpoint.value, format_text(&prism.format))
+            let target = match &prism.target {
+                PrismTargetSpec::Gateway(address) => format!("at {address}"),
+                PrismTargetSpec::Embedded(topology) => format!("in process, topology {}", topology.display()),
+            };
+            format!("prism topic {} {target}, {}, {once}", prism.topic, format_text(&prism.format))
         }
     }
 }

@@ -138,7 +138,7 @@ fn with_sas(table: &Table<'_>, url: StoreUrl, sas: Option<Secret>) -> StoreUrl {
 /// `file:` URLs may be relative to the job's file: `file:checkpoints`.
 fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
     let expected = || {
-        "expected a URL that begins with `file:`, `az://` or `memory:`".to_string()
+        "expected a URL that begins with `file:` or `az://`, or `memory`".to_string()
     };
     if let Some(path) = url.strip_prefix("file:") {
         let path = match path.strip_prefix("//") {
@@ -155,6 +155,8 @@ fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
     }
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {
+        // `memory:` needs quotes in YAML.
+        "memory" if url == "memory" => Ok(StoreUrl("memory:".to_string())),
         "memory" => Ok(StoreUrl(url.to_string())),
         "az" if url.strip_prefix("az://").is_some_and(|rest| !rest.is_empty()) => Ok(StoreUrl(url.to_string())),
         _ => Err(expected()),
