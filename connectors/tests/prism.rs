@@ -1,0 +1,14 @@
+//! Prism against real brokers, by requirement.
+
+#[path = "prism/backpressure.rs"]
+mod backpressure;
+#[path = "prism/bench.rs"]
+mod bench;
+#[path = "prism/exactly_once.rs"]
+mod exactly_once;
+#[path = "prism/failover.rs"]
+mod failover;
+#[path = "prism/gateway.rs"]
+mod gateway;
+#[path = "prism/world.rs"]
+mod world;

@@ -159,11 +159,10 @@ impl<'a> Run<'a> {
             run.readers.push(reader);
         }
         run.tell(EnumeratorEvent::Started { parallelism, splits })?;
-        if let Some(mut discovery) = source.discovery()? {
-            if let Some(found) = discovery.poll()? {
+        if let Some(mut discovery) = source.discovery()?
+            && let Some(found) = discovery.poll()? {
                 run.tell(EnumeratorEvent::Discovered(found))?;
             }
-        }
         Ok(run)
     }
 

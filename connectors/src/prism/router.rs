@@ -304,10 +304,8 @@ impl Inner {
             };
             clusters.insert(name.clone(), cluster);
         }
-        let retired: Vec<_> = known
-            .into_values()
-            .filter(|old| !clusters.values().any(|new| Arc::ptr_eq(new, old)))
-            .collect();
+        let retired: Vec<_> =
+            known.into_values().filter(|old| !clusters.values().any(|new| Arc::ptr_eq(new, old))).collect();
         *self.fleet.write() = Fleet { topology: Some(topology), clusters };
         for cluster in retired {
             retire(cluster);

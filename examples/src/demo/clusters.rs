@@ -67,7 +67,7 @@ impl Clusters {
             }
             Ok((name, Cluster::Real(Box::new(cluster))))
         };
-        CLUSTERS.iter().map(|name| start(&name)).collect::<Result<_>>().map(Clusters)
+        CLUSTERS.iter().map(start).collect::<Result<_>>().map(Clusters)
     }
 
     /// `host:port` of a cluster.
