@@ -3,7 +3,8 @@
 /// Why the process ends. Documented for users in `thalweg --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done. A bounded job has ended by itself; a file has no mistakes.
+    /// 0: done. A bounded job has ended by itself; a file has no mistakes; a gateway was told to
+    /// stop.
     Done,
     /// 1: the job failed, after its restarts.
     Failed,
@@ -32,7 +33,7 @@ impl Exit {
 /// The table of exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0    done: a bounded job has ended by itself, or a file has no mistakes
+  0    done: a bounded job has ended by itself, a file has no mistakes, a gateway was told to stop
   1    the job failed, after its restarts
   2    the command line or a configuration is wrong; nothing was run
   3    a signal ended the job before a last checkpoint was complete

@@ -172,7 +172,12 @@ impl<'a> Checker<'a> {
         match read(text.trim()) {
             Ok(value) => Some(value),
             Err(message) => {
-                self.mistake_at(node, format!("{message}, found {}", self.shown(node)));
+                // A suggestion comes last.
+                let (message, hint) = match message.split_once("; did you mean") {
+                    Some((message, hint)) => (message, format!("; did you mean{hint}")),
+                    None => (message.as_str(), String::new()),
+                };
+                self.mistake_at(node, format!("{message}, found {}{hint}", self.shown(node)));
                 None
             }
         }

@@ -5,7 +5,7 @@ use thalweg_connectors::generator::{Generate, KeyDistribution};
 use crate::config::show_duration;
 
 use super::spec::{
-    AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, SinkKind, SourceKind, StepKind,
+    AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, PrismTargetSpec, SinkKind, SourceKind, StepKind,
 };
 
 /// What the source, step or sink of this name is; `None` for an operator that the job file does
@@ -33,9 +33,7 @@ pub(super) fn describe(job: &JobSpec, name: &str) -> Option<String> {
 fn source_text(kind: &SourceKind) -> String {
     match kind {
         SourceKind::Kafka(kafka) => kafka_text(kafka),
-        SourceKind::File(file) => {
-            format!("file {}, {}", file.path.value.display(), format_text(&file.format))
-        }
+        SourceKind::File(file) => format!("file {}, {}", file.path.value.display(), format_text(&file.format)),
         SourceKind::Generator(generator) => {
             let rows = generator.rows.map_or_else(|| "endless".to_string(), |rows| format!("{rows} rows"));
             let rate =
@@ -89,8 +87,7 @@ fn step_text(kind: &StepKind) -> String {
         StepKind::WithColumns { columns } => format!("with {}", computed_text(columns)),
         StepKind::Union => "union".to_string(),
         StepKind::Window { size, offset, allowed_lateness, aggregates, .. } => {
-            let shift =
-                if *offset == 0 { String::new() } else { format!(" offset {}", show_duration(*offset)) };
+            let shift = if *offset == 0 { String::new() } else { format!(" offset {}", show_duration(*offset)) };
             let late = match allowed_lateness {
                 0 => String::new(),
                 lateness => format!(", {} lateness allowed", show_duration(*lateness)),
@@ -99,9 +96,7 @@ fn step_text(kind: &StepKind) -> String {
             format!("tumbling window of {size}{shift}{late}: {}", aggregates_text(aggregates))
         }
         StepKind::Aggregate { aggregates, .. } => format!("aggregate {}", aggregates_text(aggregates)),
-        StepKind::Deduplicate { producer, epoch, sequence } => {
-            format!("deduplicate by {}, {}, {}", producer.value, epoch.value, sequence.value)
-        }
+        StepKind::Deduplicate { id } => format!("drop copies by {}", id.value),
     }
 }
 
@@ -115,12 +110,7 @@ fn computed_text(columns: &[ComputedSpec]) -> String {
 
 fn aggregates_text(aggregates: &[AggregateSpec]) -> String {
     let texts = aggregates.iter().map(|aggregate| {
-        format!(
-            "{} = {}({})",
-            aggregate.name,
-            aggregate.function,
-            aggregate.argument.as_deref().unwrap_or("")
-        )
+        format!("{} = {}({})", aggregate.name, aggregate.function, aggregate.argument.as_deref().unwrap_or(""))
     });
     texts.collect::<Vec<_>>().join(", ")
 }
@@ -133,21 +123,15 @@ fn sink_text(kind: &SinkKind) -> String {
             format!("files in {}, {}", path.value.display(), format_text(format))
         }
         SinkKind::Kafka(kafka) => {
-            format!(
-                "kafka topic {} at {}, {}",
-                kafka.topic,
-                kafka.bootstrap_servers,
-                format_text(&kafka.format)
-            )
+            format!("kafka topic {} at {}, {}", kafka.topic, kafka.bootstrap_servers, format_text(&kafka.format))
         }
         SinkKind::Prism(prism) => {
             let once = if prism.exactly_once { "exactly once" } else { "at least once" };
-            format!(
-                "prism topic {} at {}, {}, {once}",
-                prism.topic,
-                prism.endpoint.value,
-                format_text(&prism.format)
-            )
+            let target = match &prism.target {
+                PrismTargetSpec::Gateway(address) => format!("at {address}"),
+                PrismTargetSpec::Embedded(topology) => format!("in process, topology {}", topology.display()),
+            };
+            format!("prism topic {} {target}, {}, {once}", prism.topic, format_text(&prism.format))
         }
     }
 }

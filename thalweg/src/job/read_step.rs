@@ -27,6 +27,9 @@ const KINDS: [(&str, Kind); 7] = [
     ("deduplicate", Kind::Deduplicate),
 ];
 
+/// Where a Kafka source with `metadata: [{header: thalweg-id}]` puts the records' ids.
+const RECORD_ID_COLUMN: &str = "kafka_header_thalweg_id";
+
 /// Reads one step.
 pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
     let checker = table.checker();
@@ -52,10 +55,9 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
             key_by.zip(aggregates).map(|(key_by, aggregates)| StepKind::Aggregate { key_by, aggregates })
         }
         Kind::Deduplicate => {
-            let producer = read_column(table, "producer");
-            let epoch = read_column(table, "epoch");
-            let sequence = read_column(table, "sequence");
-            Some(StepKind::Deduplicate { producer: producer?, epoch: epoch?, sequence: sequence? })
+            let id = table.has("id").then(|| read_column(table, "id"));
+            let id = id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
+            id.map(|id| StepKind::Deduplicate { id })
         }
     };
     Some(StepSpec { inputs: inputs?, kind: kind? })
