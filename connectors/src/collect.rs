@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
-use thalweg_engine::checkpoint::{CheckpointId, SnapshotPart};
+use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
@@ -166,7 +166,12 @@ impl Operator for Collect {
 struct CollectCommitter(Collected);
 
 impl Committer for CollectCommitter {
-    fn commit(&self, committables: &[Committable], _cancelled: &dyn Fn() -> bool) -> Result<()> {
+    fn commit(
+        &self,
+        committables: &[Committable],
+        _storage: &dyn CheckpointStorage,
+        _cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let mut shelf = self.0.0.lock();
         for committable in committables {
             let names: Vec<String> = position::decode(&committable.payload, "the committable")?;
@@ -210,6 +215,6 @@ mod tests {
         let committer = CollectCommitter(Collected::new());
         let payload = position::encode(&vec!["gone"]).unwrap();
         let committable = Committable { uid: Uid::new("s").unwrap(), payload, objects: Vec::new() };
-        assert!(committer.commit(&[committable], &|| false).is_err());
+        assert!(committer.commit(&[committable], &NoStorage, &|| false).is_err());
     }
 }

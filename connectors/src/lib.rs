@@ -7,16 +7,20 @@
 pub mod blackhole;
 pub mod collect;
 pub mod conformance;
+pub mod deduplicate;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod format;
 pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod print;
+#[cfg(feature = "prism")]
+pub mod prism;
+pub mod record_id;
 pub mod sink;
 pub mod vec;
 
 mod deal;
 mod epochs;
 mod position;
-#[cfg(feature = "kafka")]
-pub mod kafka;

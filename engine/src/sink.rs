@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::checkpoint::CheckpointStorage;
 use crate::graph::Uid;
 
 /// What a sink needs to finish a commit, even in another process. A few KiB at most.
@@ -26,8 +27,14 @@ pub struct Committable {
 /// Commits what a sink has prepared. May block; runs beside processing.
 pub trait Committer: Send + Sync {
     /// Commits. Idempotent. Keeps trying while the world is away, until `cancelled` says true.
+    /// `storage` is where the objects are that the committables name.
     ///
     /// # Errors
     /// What no retry mends, or that it was cancelled.
-    fn commit(&self, committables: &[Committable], cancelled: &dyn Fn() -> bool) -> Result<()>;
+    fn commit(
+        &self,
+        committables: &[Committable],
+        storage: &dyn CheckpointStorage,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()>;
 }

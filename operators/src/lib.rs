@@ -3,17 +3,23 @@
 //! This crate knows the engine and DataFusion, and no connector: an operator gets batches and
 //! gives batches. Arrows run one way, operators to engine.
 
-pub mod expression;
-pub mod filter;
 pub mod aggregate;
 mod bound_input;
+#[cfg(feature = "sql")]
+pub mod expression;
+#[cfg(feature = "sql")]
+pub mod filter;
 pub mod keyed_aggregate;
 pub mod keyed_count;
 pub mod process;
+#[cfg(feature = "sql")]
 pub mod project;
+#[cfg(feature = "sql")]
 mod stream_ext;
 pub mod typed;
+#[cfg(feature = "sql")]
 pub mod union;
-
-pub use stream_ext::{StreamExt, union_schema};
 pub mod window;
+
+#[cfg(feature = "sql")]
+pub use stream_ext::{StreamExt, union_schema};

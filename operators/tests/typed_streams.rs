@@ -100,6 +100,17 @@ fn flat_map_emits_any_number_in_bounded_steps() {
 }
 
 #[test]
+fn large_rows_end_a_step_before_many_rows_do() {
+    let large = "x".repeat(1 << 20);
+    let blow_up = MapRows::<Word, Word, _>::new(move |row: WordRow<'_>| word(&large, row.count));
+    let mut harness = OperatorHarness::new(blow_up, vec![HarnessInput::of::<Word>().unwrap()]).unwrap();
+    harness.push(0, (0..40).map(|count| word("", count))).unwrap();
+    let batches = harness.take_batches(0);
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 40);
+    assert!(batches.iter().all(|batch| batch.num_rows() <= 4), "four rows are four MiB");
+}
+
+#[test]
 fn a_side_output_that_is_not_declared_is_a_clear_error() {
     let operator = FlatMapRows::<Word, Letter, _>::new(SideOutputs::none(), letters);
     let mut harness = OperatorHarness::new(operator, vec![HarnessInput::of::<Word>().unwrap()]).unwrap();

@@ -206,7 +206,7 @@ impl SinkSuite<'_> {
     /// Commits as another process would.
     fn commit(&self, committables: &[Committable]) -> Result<()> {
         let committer = (self.make)().committer.ok_or_else(|| broken("no committer"))?;
-        committer.commit(committables, &|| false)
+        committer.commit(committables, self.storage.as_ref(), &|| false)
     }
 }
 

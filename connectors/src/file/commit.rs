@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use thalweg_engine::checkpoint::CheckpointStorage;
 use thalweg_engine::sink::{Committable, Committer};
 use thalweg_engine::{Error, Result};
 
@@ -28,7 +29,12 @@ pub(super) struct CommittedFile {
 pub(super) struct FileCommitter;
 
 impl Committer for FileCommitter {
-    fn commit(&self, committables: &[Committable], cancelled: &dyn Fn() -> bool) -> Result<()> {
+    fn commit(
+        &self,
+        committables: &[Committable],
+        _storage: &dyn CheckpointStorage,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
         for committable in committables {
             if cancelled() {
                 return Err(Error::external("the commit was cancelled"));

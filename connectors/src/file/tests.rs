@@ -294,14 +294,14 @@ fn a_staged_file_that_is_gone_or_changed_is_an_error() {
     let files = vec![CommittedFile { name: "x.jsonl".into(), bytes: 3 }];
     let payload = position::encode(&Prepared { directory: root.path().into(), files }).unwrap();
     let committable = Committable { uid: Uid::new("s").unwrap(), payload, objects: Vec::new() };
-    let commit = || FileCommitter.commit(std::slice::from_ref(&committable), &|| false);
+    let commit = || FileCommitter.commit(std::slice::from_ref(&committable), &NoStorage, &|| false);
     assert!(commit().unwrap_err().to_string().contains("the rows are lost"));
     write(&root.path().join(".staging/x.jsonl"), b"four");
     assert!(commit().unwrap_err().to_string().contains("has 4 bytes, 3 were prepared"));
     write(&root.path().join(".staging/x.jsonl"), b"{}\n");
     commit().unwrap();
     commit().unwrap();
-    assert!(FileCommitter.commit(&[committable], &|| true).unwrap_err().is_retryable());
+    assert!(FileCommitter.commit(&[committable], &NoStorage, &|| true).unwrap_err().is_retryable());
 }
 
 #[test]

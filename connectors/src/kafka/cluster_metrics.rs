@@ -10,6 +10,7 @@ pub(crate) struct ClusterMetrics {
     pub bad_records: Counter,
     pub transport_errors: Counter,
     pub connects: Counter,
+    pub offset_resets: Counter,
     pub outages: Counter,
     pub returns: Counter,
     pub lag: Gauge,
@@ -27,6 +28,8 @@ impl ClusterMetrics {
             bad_records: group.counter("kafka_bad_records_total", "Records that could not be decoded."),
             transport_errors: group.counter("kafka_transport_errors_total", "Errors of the client."),
             connects: group.counter("kafka_connects_total", "Consumers made."),
+            offset_resets: group
+                .counter("kafka_offset_resets_total", "Times that reading went back: the offset was gone."),
             outages: group.counter("kafka_outages_total", "Times that the cluster went away."),
             returns: group.counter("kafka_returns_total", "Times that the cluster came back."),
             lag: group.gauge("kafka_lag_records", "Records not yet read, as of the last fetch."),

@@ -221,8 +221,14 @@ impl ClusterReader {
                 continue;
             }
             let offset = message.offset();
-            if offset < split.position.next || !split.assigned {
+            if !split.assigned {
                 continue;
+            }
+            if offset < split.position.next {
+                // The client drops what it fetched for an earlier assignment by itself, so this is
+                // it going on elsewhere because the offset was gone, as it was told to.
+                self.metrics.offset_resets.add(1);
+                tracing::warn!(split = %split.id, gone = split.position.next, offset, "the offset was gone");
             }
             if split.position.end.is_some_and(|end| offset >= end) {
                 fetch.ended |= !split.position.is_at_end();

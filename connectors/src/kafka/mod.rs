@@ -36,3 +36,7 @@ pub use source::{KafkaSource, KafkaSourceBuilder};
 pub use topology::Topology;
 pub use topology_document::parse_topology;
 pub use topology_file::TopologyFile;
+#[cfg(feature = "prism")]
+pub(crate) use record_keys::RecordKeys;
+#[cfg(feature = "prism")]
+pub(crate) use settings::producer_config;

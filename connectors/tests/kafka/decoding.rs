@@ -1,6 +1,6 @@
 //! Records that cannot be decoded, in each of three modes, and columns about records.
 
-use arrow::array::{Array, cast::AsArray};
+use arrow::array::cast::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use thalweg_connectors::format::OnDecodeError;
 use thalweg_connectors::kafka::MetadataColumn;

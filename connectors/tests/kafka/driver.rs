@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, RecordBatch, cast::AsArray};
+use arrow::array::{RecordBatch, cast::AsArray};
 use thalweg_connectors::kafka::KafkaSource;
 use thalweg_engine::Result;
 use thalweg_engine::checkpoint::CheckpointId;

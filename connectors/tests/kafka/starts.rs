@@ -62,6 +62,8 @@ fn f11_a_gone_offset_fails_or_goes_on_as_told() {
     let mut earliest = Driver::start(&source.clone().on_offset_gone(OnOffsetGone::Earliest), 1);
     earliest.until("all rows", |driver| driver.rows.len() == 10);
     assert_each_once(&earliest, numbered("e", 0..10));
+    assert_eq!(earliest.metric("kafka_offset_resets_total", "east"), Some(1));
+    assert_eq!(earliest.checkpoint().offset(&split), Some(10));
 
     let mut latest = Driver::start(&source.on_offset_gone(OnOffsetGone::Latest), 1);
     latest.until("the split", |driver| driver.owner.len() == 1);

@@ -392,9 +392,9 @@ impl JobDriver {
     fn commit(&mut self, checkpoint: CheckpointId, committables: Vec<Committable>) {
         let store = self.store.clone();
         let committers = self.committers.clone();
-        let over = self.over.clone();
+        let (over, storage) = (self.over.clone(), self.environment.storage.clone());
         self.background(&format!("commit {checkpoint}"), move || {
-            let committed = commit_all(&committers, committables, &|| over.load(Ordering::Acquire))
+            let committed = commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
                 .and_then(|()| store.committed(checkpoint));
             DriverEvent::Coordinator(match committed {
                 Ok(()) => Event::Committed(checkpoint),
@@ -414,6 +414,7 @@ impl JobDriver {
 fn commit_all(
     committers: &BTreeMap<Uid, Arc<dyn Committer>>,
     committables: Vec<Committable>,
+    storage: &dyn CheckpointStorage,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<()> {
     let mut by_uid: BTreeMap<Uid, Vec<Committable>> = BTreeMap::new();
@@ -426,7 +427,7 @@ fn commit_all(
                 "the checkpoint holds uncommitted output of sink {uid}, which the job no longer has"
             ))
         })?;
-        committer.commit(&committables, cancelled)?;
+        committer.commit(&committables, storage, cancelled)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use thalweg_engine::checkpoint::{CheckpointId, SnapshotPart};
+use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart};
 use thalweg_engine::graph::{Environment, Graph, Partitioner, Stream, Uid};
 use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema, time_type};
@@ -242,7 +242,12 @@ impl Ledger {
 }
 
 impl Committer for Ledger {
-    fn commit(&self, committables: &[Committable], _cancelled: &dyn Fn() -> bool) -> Result<()> {
+    fn commit(
+        &self,
+        committables: &[Committable],
+        _storage: &dyn CheckpointStorage,
+        _cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
         for committable in committables {
             let (epoch, rows): (String, Rows) = serde_json::from_slice(&committable.payload).unwrap();
             let before = self.0.lock().unwrap().insert(epoch.clone(), rows.clone());

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use thalweg_engine::cluster::{JobSummary, Outcome};
 use thalweg_engine::metrics::Registry;
 
 use crate::config::ProcessEnvironment;
-use crate::job::{LoadedJob, explain, load};
+use crate::job::{LoadedJob, explain, load, start};
 
 use super::arguments::{Arguments, Command, RunArguments};
 use super::metrics_server::MetricsServer;
+use super::signals::SignalWatch;
 use super::{Exit, logging, prism};
 
 /// The program: reads the arguments, does what they say, answers with an exit code.
@@ -79,7 +81,58 @@ fn run(arguments: &RunArguments) -> Exit {
 }
 
 fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
-    let _ = (job, registry);
-    eprintln!("error: running is not there yet");
-    Exit::Failed
+    let name = job.spec.settings.name.clone();
+    let failed = |error: &thalweg_engine::Error| {
+        eprintln!("error: job {name}: {error}");
+        Exit::Failed
+    };
+    let handle = match start(job, registry.clone()) {
+        Ok(handle) => handle,
+        Err(error) => return failed(&error),
+    };
+    let inbox = handle.inbox();
+    let signals = match SignalWatch::start(move || inbox.stop()) {
+        Ok(signals) => signals,
+        Err(error) => {
+            handle.abandon();
+            eprintln!("error: cannot listen for signals: {error}");
+            return Exit::Failed;
+        }
+    };
+    tracing::info!(job = name, "running");
+    let summary = match handle.wait() {
+        Ok(summary) => summary,
+        Err(error) => return failed(&error),
+    };
+    let exit = match (&summary.outcome, signals.first()) {
+        (Outcome::Completed, _) => Exit::Done,
+        (Outcome::Stopped, Some(signal)) => Exit::Stopped(signal),
+        (Outcome::Stopped, None) => Exit::Done,
+        (Outcome::Abandoned, _) => Exit::Interrupted,
+        (Outcome::Failed { error, .. } | Outcome::Fenced { error }, _) => {
+            eprintln!("error: job {name}: {error}");
+            Exit::Failed
+        }
+    };
+    eprintln!("{}", summary_text(&name, &summary, registry));
+    exit
+}
+
+/// The last words, for people: how it ended and what it did.
+fn summary_text(name: &str, summary: &JobSummary, registry: &Registry) -> String {
+    let how = match summary.outcome {
+        Outcome::Completed => "done",
+        Outcome::Stopped => "stopped after a last checkpoint",
+        Outcome::Abandoned => "left at once",
+        Outcome::Failed { .. } => "failed",
+        Outcome::Fenced { .. } => "taken over by a newer run",
+    };
+    format!(
+        "job {name}: {how} in {:.1} s; rows in and out of operators {} and {}, checkpoints {}, restarts {}",
+        summary.elapsed.as_secs_f64(),
+        registry.total("rows_in_total"),
+        registry.total("rows_out_total"),
+        registry.total("checkpoints_completed_total"),
+        summary.restarts
+    )
 }

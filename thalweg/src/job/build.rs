@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use thalweg_engine::graph::{Environment, Graph, Stream};
 use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::state::MemoryPlan;
 
 use crate::config::Checker;
 
@@ -13,18 +14,24 @@ use super::build_source::build_source;
 use super::build_step::build_step;
 use super::spec::{InputSpec, JobSpec, Named};
 
-/// Builds the graph; `None` after mistakes. `order` is the order of the steps.
-pub(super) fn build(checker: &Checker<'_>, job: &JobSpec, order: &[usize]) -> Option<Graph> {
+/// Builds the graph; `None` after mistakes. `order` is the order of the steps; `memory` says what
+/// each operator may hold, once it is known.
+pub(super) fn build(
+    checker: &Checker<'_>,
+    job: &JobSpec,
+    order: &[usize],
+    memory: Option<&MemoryPlan>,
+) -> Option<Graph> {
     let before = checker.count();
     let mut builder = Builder { checker, environment: Environment::new(), streams: BTreeMap::new() };
     for source in &job.sources {
-        if let Some(stream) = build_source(checker, &builder.environment, source) {
+        if let Some(stream) = build_source(checker, &builder.environment, source, memory) {
             builder.finish(source, stream);
         }
     }
     for step in order.iter().filter_map(|&index| job.steps.get(index)) {
         if let Some(inputs) = builder.inputs(&step.spec.inputs)
-            && let Some(stream) = build_step(checker, step, &inputs)
+            && let Some(stream) = build_step(checker, step, &inputs, memory)
         {
             builder.finish(step, stream);
         }

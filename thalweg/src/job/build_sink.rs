@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use thalweg_connectors::blackhole::BlackHole;
+use thalweg_connectors::file::{FileSink, FileSinkFormat};
+use thalweg_connectors::format::{CsvEncoder, JsonEncoder};
 use thalweg_connectors::kafka::topology::{Cluster, Setting};
 use thalweg_connectors::kafka::{self, KafkaSink};
 use thalweg_connectors::print::PrintSink;
@@ -16,7 +18,7 @@ use crate::config::{Checker, Placed};
 use super::build::edge_of;
 use super::build_format::encoder;
 use super::build_step::column_index;
-use super::spec::{KafkaSinkSpec, Named, SinkKind, SinkSpec};
+use super::spec::{FormatSpec, KafkaSinkSpec, Named, SinkKind, SinkSpec};
 
 /// Makes one sink; `None` after a mistake.
 pub(super) fn build_sink(checker: &Checker<'_>, named: &Named<SinkSpec>, input: &Stream) -> Option<Stream> {
@@ -27,7 +29,9 @@ pub(super) fn build_sink(checker: &Checker<'_>, named: &Named<SinkSpec>, input: 
             None => PrintSink::new().into_parts(),
         }),
         SinkKind::Blackhole => Ok(BlackHole::new().into_parts()),
-        SinkKind::File { .. } => Err(Error::user("the file sink is not there yet")),
+        SinkKind::File { path, format } => {
+            Ok(FileSink::new(path.value.clone(), file_format(format)).into_parts())
+        }
         SinkKind::Kafka(kafka) => {
             check_key(checker, &kafka.key, &edge)?;
             Ok(make_kafka(&named.name, kafka))
@@ -55,6 +59,16 @@ fn agrees(parts: SinkParts, edge: &EdgeSchema) -> Result<SinkParts> {
 fn check_key(checker: &Checker<'_>, key: &[Placed<String>], edge: &EdgeSchema) -> Option<()> {
     let known: Vec<_> = key.iter().map(|column| column_index(checker, column, edge)).collect();
     known.iter().all(Option::is_some).then_some(())
+}
+
+fn file_format(format: &FormatSpec) -> FileSinkFormat {
+    match format {
+        FormatSpec::Csv { delimiter, header, .. } => {
+            FileSinkFormat::Csv { encoder: CsvEncoder::new().delimiter(*delimiter), header: *header }
+        }
+        FormatSpec::Parquet => FileSinkFormat::Parquet,
+        FormatSpec::Json { .. } | FormatSpec::Raw => FileSinkFormat::Json(JsonEncoder::new()),
+    }
 }
 
 fn make_kafka(name: &str, spec: &KafkaSinkSpec) -> SinkParts {

@@ -10,6 +10,7 @@ use thalweg_connectors::kafka::{KafkaSource, OnOutage, Until};
 use thalweg_engine::graph::{Environment, Stream};
 use thalweg_engine::record::time_type;
 use thalweg_engine::source::Source;
+use thalweg_engine::state::MemoryPlan;
 use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
 use thalweg_operators::expression::ColumnExpression;
@@ -33,8 +34,9 @@ pub(super) fn build_source(
     checker: &Checker<'_>,
     environment: &Environment,
     named: &Named<SourceSpec>,
+    memory: Option<&MemoryPlan>,
 ) -> Option<Stream> {
-    let made = make(&named.spec).and_then(|source| source.output().map(|_| source));
+    let made = make(&named.spec, memory).and_then(|source| source.output().map(|_| source));
     let source = match made {
         Ok(source) => source,
         Err(error) => {
@@ -49,9 +51,9 @@ pub(super) fn build_source(
     }
 }
 
-fn make(spec: &SourceSpec) -> Result<Arc<dyn Source>> {
+fn make(spec: &SourceSpec, memory: Option<&MemoryPlan>) -> Result<Arc<dyn Source>> {
     match &spec.kind {
-        SourceKind::Kafka(kafka) => make_kafka(spec, kafka),
+        SourceKind::Kafka(kafka) => make_kafka(spec, kafka, memory),
         SourceKind::File(file) => make_file(spec, file),
         SourceKind::Generator(generator) => {
             let mut source = Generator::new(generator.columns.clone()).seed(generator.seed);
@@ -66,7 +68,11 @@ fn make(spec: &SourceSpec) -> Result<Arc<dyn Source>> {
     }
 }
 
-fn make_kafka(spec: &SourceSpec, kafka: &KafkaSourceSpec) -> Result<Arc<dyn Source>> {
+fn make_kafka(
+    spec: &SourceSpec,
+    kafka: &KafkaSourceSpec,
+    memory: Option<&MemoryPlan>,
+) -> Result<Arc<dyn Source>> {
     let format = message_format(&kafka.format, &spec.schema)?;
     let mut source = KafkaSource::federated(kafka.topic.clone(), kafka.topology.value.clone())
         .format_dyn(format)
@@ -81,7 +87,7 @@ fn make_kafka(spec: &SourceSpec, kafka: &KafkaSourceSpec) -> Result<Arc<dyn Sour
     if kafka.until_latest {
         source = source.until(Until::Latest);
     }
-    if let Some(bytes) = kafka.queue_bytes {
+    if let Some(bytes) = kafka.queue_bytes.or(memory.map(|plan| plan.kafka_bytes_per_client)) {
         source = source.queue_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
     if let Some(interval) = kafka.discovery_interval {

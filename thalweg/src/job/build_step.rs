@@ -5,6 +5,7 @@ use std::sync::Arc;
 use thalweg_engine::graph::Stream;
 use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::state::MemoryPlan;
 use thalweg_operators::expression::{ColumnExpression, did_you_mean};
 use thalweg_operators::filter::Filter;
 use thalweg_operators::project::Project;
@@ -14,6 +15,7 @@ use thalweg_operators::union_schema;
 use crate::config::{Checker, Place, Placed};
 
 use super::build::edge_of;
+use super::build_aggregation::build_aggregation;
 use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
 
 /// Makes one step; `None` after a mistake.
@@ -21,6 +23,7 @@ pub(super) fn build_step(
     checker: &Checker<'_>,
     step: &Named<StepSpec>,
     inputs: &[Stream],
+    memory: Option<&MemoryPlan>,
 ) -> Option<Stream> {
     let input = inputs.first()?;
     let edge = edge_of(input)?;
@@ -38,7 +41,10 @@ pub(super) fn build_step(
             apply(checker, &step.place, input, &edge, Project::with_columns(pairs(columns)))
         }
         StepKind::Union => build_union(checker, step, inputs),
-        StepKind::Window { .. } | StepKind::Aggregate { .. } | StepKind::Deduplicate { .. } => {
+        StepKind::Window { .. } | StepKind::Aggregate { .. } => {
+            build_aggregation(checker, step, input, &edge, memory)
+        }
+        StepKind::Deduplicate { .. } => {
             checker.mistake(&step.place, "this kind of step is not there yet");
             None
         }

@@ -7,7 +7,7 @@ use thalweg_engine::graph::{Graph, Node, NodeKind, Partitioner, Plan, PlannedCha
 use thalweg_engine::operator::OutputIndex;
 use thalweg_engine::record::{EdgeSchema, Mode};
 
-use crate::config::{show_bytes, show_duration};
+use crate::config::show_duration;
 
 use super::LoadedJob;
 use super::spec::{OnDamaged, SettingsSpec};
@@ -25,6 +25,8 @@ pub fn explain(job: &LoadedJob) -> String {
         }
         Err(error) => line(&mut text, &format!("cannot be planned: {error}")),
     }
+    text.push('\n');
+    text.push_str(&job.memory.to_string());
     text
 }
 
@@ -55,7 +57,6 @@ fn settings(text: &mut String, spec: &SettingsSpec) {
         attempts => format!("at most {attempts} times, {} apart", show_duration(spec.restart.delay)),
     };
     line(text, &format!("  restarts       {restart}"));
-    line(text, &format!("  memory         {}", show_bytes(spec.memory_bytes)));
 }
 
 fn chain(text: &mut String, graph: &Graph, plan: &Plan, index: usize, planned: &PlannedChain) {

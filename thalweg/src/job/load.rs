@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use thalweg_engine::graph::Graph;
+use thalweg_engine::state::MemoryPlan;
 
 use crate::config::{Checker, Environment, Mistake, Mistakes, Position, parse};
 
 use super::build::build;
+use super::memory::divide;
 use super::read::read_job;
 use super::spec::JobSpec;
 use super::wiring::step_order;
@@ -17,6 +19,8 @@ pub struct LoadedJob {
     pub spec: JobSpec,
     /// The graph; its uids are the file's names.
     pub graph: Graph,
+    /// How its memory is divided.
+    pub memory: MemoryPlan,
 }
 
 /// Loads a job file.
@@ -49,8 +53,7 @@ pub fn load_text(
     let mut loaded = None;
     if let Some(spec) = read_job(&checker, &root, file) {
         let order = step_order(&checker, &spec);
-        let graph = build(&checker, &spec, &order);
-        loaded = graph.map(|graph| LoadedJob { spec, graph });
+        loaded = build_twice(&checker, spec, &order);
     }
     let count = checker.count();
     checker.finish(file)?;
@@ -59,4 +62,20 @@ pub fn load_text(
         let at = Position { line: 1, column: 1 };
         Mistakes::new(file, vec![Mistake { at, path: String::new(), message }])
     })
+}
+
+/// Builds the graph to see what memory it needs, then again with what each part may hold.
+fn build_twice(checker: &Checker<'_>, spec: JobSpec, order: &[usize]) -> Option<LoadedJob> {
+    let graph = build(checker, &spec, order, None)?;
+    match divide(&spec, &graph) {
+        Ok(memory) => {
+            let graph = build(checker, &spec, order, Some(&memory))?;
+            Some(LoadedJob { spec, graph, memory })
+        }
+        Err(error) => {
+            let text = error.to_string();
+            checker.mistake(&spec.settings.memory_place, text.lines().next().unwrap_or_default());
+            None
+        }
+    }
 }

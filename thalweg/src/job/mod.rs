@@ -6,6 +6,7 @@
 //! Nothing here touches the world beyond reading files that the job names.
 
 mod build;
+mod build_aggregation;
 mod build_format;
 mod build_sink;
 mod build_source;
@@ -13,6 +14,7 @@ mod build_step;
 mod data_type;
 mod explain;
 mod load;
+mod memory;
 mod read;
 mod read_format;
 mod read_generator;
@@ -20,8 +22,10 @@ mod read_sink;
 mod read_source;
 mod read_step;
 pub mod spec;
+mod start;
 mod wiring;
 
 pub use data_type::parse_type;
 pub use explain::explain;
 pub use load::{LoadedJob, load, load_text};
+pub use start::start;

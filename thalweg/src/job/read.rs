@@ -58,6 +58,7 @@ fn read_settings(table: &Table<'_>) -> SettingsSpec {
         }
         Some(number)
     });
+    let memory_place = table.optional("memory").map_or_else(|| table.place(), Place::from);
     let memory_bytes = table.optional("memory").and_then(|node| {
         let bytes = checker.bytes(node)?;
         if bytes < MEMORY_BYTES_MIN {
@@ -72,6 +73,7 @@ fn read_settings(table: &Table<'_>) -> SettingsSpec {
         name: name.unwrap_or_default(),
         parallelism: parallelism.unwrap_or(1),
         max_parallelism,
+        memory_place,
         memory_bytes: memory_bytes.unwrap_or(MEMORY_BYTES_DEFAULT),
         checkpoint,
         restart,

@@ -50,6 +50,8 @@ pub struct SettingsSpec {
     pub max_parallelism: u32,
     /// `memory`: the whole process's budget, in bytes.
     pub memory_bytes: u64,
+    /// Where that stands.
+    pub memory_place: Place,
     /// `checkpoint`.
     pub checkpoint: CheckpointSpec,
     /// `restart`.

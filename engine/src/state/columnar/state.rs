@@ -76,7 +76,7 @@ impl ColumnarState {
             keys.types(),
             spec.describe
         );
-        for handle in cx.restored.keyed().filter(|handle| handle.meta != meta.as_bytes()) {
+        if let Some(handle) = cx.restored.keyed().find(|handle| handle.meta != meta.as_bytes()) {
             return Err(Error::user(format!(
                 "the checkpoint holds another state for {}: {}; the job has: {meta}",
                 info.uid,

@@ -1,0 +1,33 @@
+//! Prism: writes records to logical topics that several Kafka clusters hold, around the clusters
+//! that are away; as a gRPC gateway, or embedded. And the sinks that write through it.
+//!
+//! What decides is pure: [`route`], [`breaker`]. What a record meets on its way is in [`outcome`].
+//! The router knows nothing of gRPC; the sinks know the router only as one of two targets. The
+//! behaviours are those of REQUIREMENTS.md, P1 and on.
+
+mod breaker;
+mod cluster;
+mod config;
+mod config_document;
+mod gateway;
+mod outbox;
+mod outcome;
+mod request;
+mod route;
+mod router;
+mod segment;
+mod sink;
+mod staging;
+mod target;
+mod at_least_once;
+mod committer;
+mod exactly_once;
+mod row_records;
+
+pub use breaker::BreakerConfig;
+pub use config::{GatewayConfig, Limits, RouterConfig};
+pub use config_document::parse_gateway_config;
+pub use gateway::{PrismGateway, RunningGateway, run_gateway};
+pub use router::Router;
+pub use sink::{Delivery, PrismSink};
+pub use target::PrismTarget;

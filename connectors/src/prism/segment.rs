@@ -1,0 +1,103 @@
+//! A segment: the records of an epoch, staged. As a file, and as what a committable says of it.
+//!
+//! A file is [`MAGIC`], then each record as its length (32 bits, little endian) and the Protobuf
+//! message `thalweg.prism.v1.Record` without its id. Ids are not in it: the record at index `i` is
+//! `(producer, epoch, first_sequence + i)`, so they are the same however often it is published.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use thalweg_engine::checkpoint::FileHandle;
+use thalweg_engine::{Error, Result};
+use thalweg_proto::prism::{Record, RecordId};
+
+/// The file's first bytes; the last one is the format's version.
+pub(super) const MAGIC: &[u8; 8] = b"thlwseg\x01";
+/// Longest record that a file is believed to hold, in bytes.
+const RECORD_BYTES_MAX: u32 = 256 << 20;
+
+/// What a committable says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SegmentReference {
+    /// The logical topic.
+    pub(super) topic: String,
+    /// Where the segment is, its length and hash.
+    pub(super) file: FileHandle,
+    /// Whose records they are.
+    pub(super) producer: String,
+    /// Their epoch.
+    pub(super) epoch: u64,
+    /// The first one's sequence.
+    pub(super) first_sequence: u64,
+    /// How many.
+    pub(super) records: u64,
+}
+
+/// Appends a record, as a file has it.
+pub(super) fn encode(record: &Record, out: &mut Vec<u8>) -> Result<()> {
+    let length = u32::try_from(record.encoded_len()).ok().filter(|&length| length <= RECORD_BYTES_MAX);
+    let length = length.ok_or_else(|| Error::user("a record is too large to be staged"))?;
+    out.extend_from_slice(&length.to_le_bytes());
+    record.encode(out).map_err(|error| Error::internal("cannot stage a record").caused_by(error))
+}
+
+/// Reads a segment's file, record by record, and gives each its id.
+pub(super) struct SegmentReader<'a> {
+    file: BufReader<File>,
+    reference: &'a SegmentReference,
+    next: u64,
+}
+
+impl<'a> SegmentReader<'a> {
+    /// Opens a file whose hash was verified.
+    ///
+    /// # Errors
+    /// An external error when it cannot be read; a permanent one when it is no segment.
+    pub(super) fn open(path: &Path, reference: &'a SegmentReference) -> Result<Self> {
+        let unreadable = |error| {
+            Error::external(format!("cannot read the segment {}", reference.file.path)).caused_by(error)
+        };
+        let mut file = BufReader::with_capacity(256 << 10, File::open(path).map_err(unreadable)?);
+        let mut magic = [0; 8];
+        file.read_exact(&mut magic).map_err(unreadable)?;
+        if &magic != MAGIC {
+            let what = format!("{} is no segment that this build can read", reference.file.path);
+            return Err(Error::external(what).permanent());
+        }
+        Ok(SegmentReader { file, reference, next: 0 })
+    }
+
+    /// The next record; `None` after the last.
+    ///
+    /// # Errors
+    /// An external error when the file ends too early or holds something else.
+    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
+        if self.next == self.reference.records {
+            return Ok(None);
+        }
+        let damaged = |what: &str| {
+            let path = &self.reference.file.path;
+            Error::external(format!("segment {path}, record {}: {what}", self.next)).permanent()
+        };
+        let mut length = [0; 4];
+        self.file.read_exact(&mut length).map_err(|error| damaged("is missing").caused_by(error))?;
+        let length = u32::from_le_bytes(length);
+        if length > RECORD_BYTES_MAX {
+            return Err(damaged("has an impossible length"));
+        }
+        let mut bytes = vec![0; length as usize];
+        self.file.read_exact(&mut bytes).map_err(|error| damaged("is cut off").caused_by(error))?;
+        let record = Record::decode(bytes::Bytes::from(bytes));
+        let mut record = record.map_err(|error| damaged("cannot be read").caused_by(error))?;
+        record.id = Some(RecordId {
+            producer: self.reference.producer.clone(),
+            epoch: self.reference.epoch,
+            sequence: self.reference.first_sequence + self.next,
+        });
+        self.next += 1;
+        Ok(Some(record))
+    }
+}

@@ -1,0 +1,117 @@
+//! Makes windows and keyed aggregations: the key, the aggregates, the operator.
+
+use thalweg_engine::graph::Stream;
+use thalweg_engine::operator::OperatorFactory;
+use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::state::MemoryPlan;
+use thalweg_operators::aggregate::{AggregateFunction, AggregateSet, AggregateSpec, Argument};
+use thalweg_operators::expression::{ColumnExpression, did_you_mean};
+use thalweg_operators::keyed_aggregate::KeyedAggregate;
+use thalweg_operators::window::Tumbling;
+
+use crate::config::{Checker, Placed};
+
+use super::build_step::column_index;
+use super::spec::{self, Named, StepKind, StepSpec};
+
+/// Makes a window or a keyed aggregation; `None` after a mistake.
+pub(super) fn build_aggregation(
+    checker: &Checker<'_>,
+    step: &Named<StepSpec>,
+    input: &Stream,
+    edge: &EdgeSchema,
+    memory: Option<&MemoryPlan>,
+) -> Option<Stream> {
+    let (key_by, aggregates) = match &step.spec.kind {
+        StepKind::Window { key_by, aggregates, .. } | StepKind::Aggregate { key_by, aggregates } => {
+            (key_by, aggregates)
+        }
+        _ => return None,
+    };
+    let key = read_key(checker, key_by, edge);
+    let aggregates: Vec<_> =
+        aggregates.iter().map(|aggregate| read_aggregate(checker, aggregate, edge)).collect();
+    let aggregates: Option<Vec<_>> = aggregates.into_iter().collect();
+    let (key, aggregates) = (key?, aggregates?);
+    let bytes = memory.and_then(|plan| usize::try_from(plan.cache_bytes_per_instance).ok());
+    match &step.spec.kind {
+        StepKind::Window { size, offset, allowed_lateness, .. } => {
+            let window = Tumbling::new(&key, *size, aggregates)
+                .offset(*offset)
+                .allowed_lateness(*allowed_lateness);
+            let window = match bytes {
+                Some(bytes) => window.memory_bytes(bytes),
+                None => window,
+            };
+            apply(checker, step, key_by, input, edge, window)
+        }
+        _ => {
+            let aggregate = KeyedAggregate::new(&key, aggregates);
+            let aggregate = match bytes {
+                Some(bytes) => aggregate.memory_bytes(bytes),
+                None => aggregate,
+            };
+            apply(checker, step, key_by, input, edge, aggregate)
+        }
+    }
+}
+
+fn apply(
+    checker: &Checker<'_>,
+    step: &Named<StepSpec>,
+    key_by: &[Placed<String>],
+    input: &Stream,
+    edge: &EdgeSchema,
+    factory: impl OperatorFactory + 'static,
+) -> Option<Stream> {
+    if let Err(error) = factory.outputs(std::slice::from_ref(edge)) {
+        checker.mistake(&step.place, error.to_string());
+        return None;
+    }
+    let columns: Vec<&str> = key_by.iter().map(|column| column.value.as_str()).collect();
+    let keyed = input.key_by(&columns);
+    // Named after the step, so that it does not depend on what else the job has.
+    let _ = keyed.stream().clone().uid(&format!("{}.key", step.name));
+    Some(keyed.apply(factory))
+}
+
+fn read_key(checker: &Checker<'_>, key_by: &[Placed<String>], edge: &EdgeSchema) -> Option<Vec<usize>> {
+    let key: Vec<_> = key_by.iter().map(|column| column_index(checker, column, edge)).collect();
+    key.into_iter().collect()
+}
+
+fn read_aggregate(
+    checker: &Checker<'_>,
+    spec: &spec::AggregateSpec,
+    edge: &EdgeSchema,
+) -> Option<AggregateSpec> {
+    let Ok(function) = spec.function.parse::<AggregateFunction>() else {
+        let hint = match did_you_mean(&spec.function, AggregateFunction::names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("expected {}", AggregateFunction::names().collect::<Vec<_>>().join(", ")),
+        };
+        checker.mistake(&spec.place, format!("there is no aggregate `{}`; {hint}", spec.function));
+        return None;
+    };
+    let argument = match &spec.argument {
+        None => Argument::Rows,
+        Some(sql) => {
+            let expression = ColumnExpression::from(sql.as_str());
+            if let Err(error) = expression.plan(&edge.schema) {
+                checker.mistake(&spec.place, error.to_string());
+                return None;
+            }
+            match expression.output_name() {
+                Some(column) if edge.schema.index_of(&column).is_ok() => Argument::Column(column),
+                _ => Argument::Expression(std::sync::Arc::new(expression)),
+            }
+        }
+    };
+    let aggregate = AggregateSpec::new(function, argument).alias(&spec.name);
+    // Alone, so that a type that does not fit is reported on its own line.
+    if let Err(error) = AggregateSet::bind(std::slice::from_ref(&aggregate), edge, 0) {
+        checker.mistake(&spec.place, error.to_string());
+        return None;
+    }
+    Some(aggregate)
+}
