@@ -56,7 +56,8 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
         }
         Kind::Deduplicate => {
             let id = table.has("id").then(|| read_column(table, "id"));
-            let id = id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
+            let id =
+                id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
             id.map(|id| StepKind::Deduplicate { id })
         }
     };
