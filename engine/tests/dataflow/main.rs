@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fenced;
 mod job;
 mod simulated;
 mod threaded;

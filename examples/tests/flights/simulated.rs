@@ -30,12 +30,12 @@ fn seeds() -> Vec<u64> {
 }
 
 /// Flights of the first day or so, in files of different lengths, each a split.
-struct Input {
+pub struct Input {
     directory: tempfile::TempDir,
     expected: Expected,
 }
 
-fn input() -> Input {
+pub fn input() -> Input {
     let mut flights = data::load(&data::shipped_file()).unwrap();
     flights.truncate(ROWS);
     let directory = tempfile::tempdir().unwrap();
@@ -53,14 +53,14 @@ fn input() -> Input {
 
 /// What the job delivered, over all its runs.
 #[derive(Default)]
-struct Outputs {
+pub struct Outputs {
     hours: Collected,
     alerts: Collected,
     incomplete: Collected,
     late: Collected,
 }
 
-fn graph(input: &Input, outputs: &Outputs) -> Graph {
+pub fn graph(input: &Input, outputs: &Outputs) -> Graph {
     let env = Environment::new();
     let source = FileSource::lines(input.directory.path().join("in"), Json::of::<job::Flight>());
     let found = flights_job(env.source(source).uid("flights"));
