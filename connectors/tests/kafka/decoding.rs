@@ -20,7 +20,10 @@ fn a_bad_record_fails_is_dropped_or_becomes_a_dead_letter() {
     let split = format!("east/{name}/1");
 
     let error = Driver::start(&world.source(), 1).try_until("an error", |_| false).unwrap_err();
-    assert_eq!(error.to_string(), format!("{split} offset 1: the record cannot be decoded: it begins with !"));
+    assert_eq!(
+        error.to_string(),
+        format!("{split} offset 1: the record cannot be decoded: it begins with !")
+    );
 
     let mut dropping = Driver::start(&world.source().on_decode_error(OnDecodeError::Drop), 1);
     dropping.until("the rows", |driver| driver.rows.len() == 3);

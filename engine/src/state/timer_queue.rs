@@ -173,12 +173,7 @@ impl TimerQueue {
         Ok(())
     }
 
-    fn read_group(
-        &mut self,
-        bound: &Position,
-        best: &mut Best,
-        layers: &LayeredTimers<'_>,
-    ) -> Result<()> {
+    fn read_group(&mut self, bound: &Position, best: &mut Best, layers: &LayeredTimers<'_>) -> Result<()> {
         let (from, to) = (bound.stored(self.clock), group_end(bound.group(), self.clock));
         let mut left = Vec::new();
         layers.scan(&from, &to, &mut |stored| {

@@ -1,5 +1,7 @@
 //! Whole jobs on the engine's own runtime: simulated from seeds, and on threads.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod job;
 mod simulated;
 mod threaded;

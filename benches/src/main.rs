@@ -1,0 +1,3 @@
+//! The benchmarks: subject and baseline in turn, in one run.
+
+fn main() {}
