@@ -13,12 +13,18 @@ pub const OUT_OF_ORDER: Micros = 1_110 * MINUTE;
 /// The columns that the job reads.
 #[derive(Clone, Debug, Record)]
 pub struct Flight {
-    carrier: String,
-    flight: i64,
-    tailnum: Option<String>,
-    dep_delay: Option<i64>,
-    minute: i64,
-    time_hour: Timestamp,
+    /// Two letters.
+    pub carrier: String,
+    /// The flight's number.
+    pub flight: i64,
+    /// Which aircraft, where it is known.
+    pub tailnum: Option<String>,
+    /// Minutes; none when it never left.
+    pub dep_delay: Option<i64>,
+    /// The scheduled departure's minute.
+    pub minute: i64,
+    /// The scheduled departure's hour.
+    pub time_hour: Timestamp,
 }
 
 /// A flight that left.

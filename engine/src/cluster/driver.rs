@@ -328,7 +328,7 @@ impl JobDriver {
                 let store = self.store.clone();
                 self.background("restore", move || DriverEvent::Read(store.read_newest()));
             }
-            Action::PassOver(checkpoint) => self.store.mark_damaged(checkpoint),
+            Action::PassOver(checkpoint, why) => self.store.mark_damaged(checkpoint, why),
             Action::Deploy { attempt } => self.deploy(attempt),
             Action::ToTask(id, command) => {
                 if let Some(mailbox) = self.mailboxes.get(&id) {
