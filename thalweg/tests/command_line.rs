@@ -27,7 +27,9 @@ fn mistakes_in_usage_and_configuration_exit_with_2() {
     for command in ["run", "check", "explain"] {
         let output = thalweg(&[command, &broken("unknown_keys.yaml")]);
         assert_eq!(output.status.code(), Some(2), "{command}");
-        assert!(text(&output.stderr).contains("unknown_keys.yaml:2:1: paralelism: unknown key; did you mean"));
+        assert!(
+            text(&output.stderr).contains("unknown_keys.yaml:2:1: paralelism: unknown key; did you mean")
+        );
         assert_eq!(text(&output.stdout), "");
         let output = thalweg(&[command, "/does/not/exist.yaml"]);
         assert_eq!(output.status.code(), Some(2), "{command}");
@@ -149,5 +151,9 @@ fn a_signal_takes_a_last_checkpoint_and_the_next_run_goes_on_without_a_gap() {
     }
     ids.sort_unstable();
     assert!(ids.len() > 100, "{}", ids.len());
-    assert!(ids.iter().enumerate().all(|(index, id)| index as u64 == *id), "gaps or copies in {} ids", ids.len());
+    assert!(
+        ids.iter().enumerate().all(|(index, id)| index as u64 == *id),
+        "gaps or copies in {} ids",
+        ids.len()
+    );
 }

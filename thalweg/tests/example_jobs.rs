@@ -43,7 +43,9 @@ fn flights() -> Vec<BTreeMap<String, String>> {
     let text = String::from_utf8(zstd::decode_all(packed.as_slice()).unwrap()).unwrap();
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let row = |line: &str| header.iter().zip(line.split(',')).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let row = |line: &str| {
+        header.iter().zip(line.split(',')).map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    };
     lines.map(row).collect()
 }
 
@@ -115,7 +117,8 @@ fn users_per_minute_counts_every_row_once() {
     run("users_per_minute", out.path());
     let rows = file_rows(&out.path().join("users_per_minute/out"));
     assert_eq!(rows.iter().map(|row| row["completions"].as_i64().unwrap()).sum::<i64>(), 200_000);
-    let mut keys: Vec<_> = rows.iter().map(|row| (row["user"].to_string(), row["window_start"].to_string())).collect();
+    let mut keys: Vec<_> =
+        rows.iter().map(|row| (row["user"].to_string(), row["window_start"].to_string())).collect();
     let count = keys.len();
     keys.sort();
     keys.dedup();

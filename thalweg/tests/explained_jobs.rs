@@ -25,14 +25,18 @@ fn every_example_is_explained_the_same_every_time() {
     let jobs = root.join("../examples/jobs");
     let mut names: Vec<String> = std::fs::read_dir(&jobs)
         .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str().unwrap().strip_suffix(".yaml").map(String::from))
+        .filter_map(|entry| {
+            entry.unwrap().file_name().to_str().unwrap().strip_suffix(".yaml").map(String::from)
+        })
         .collect();
     names.sort();
     assert!(names.len() >= 5, "{} examples", names.len());
     let update = std::env::var_os("UPDATE_EXPECTED").is_some();
     for name in names {
         let text = std::fs::read_to_string(jobs.join(format!("{name}.yaml"))).unwrap();
-        let load = || load_text(&text, &format!("{name}.yaml"), Path::new("/jobs"), &Fixed).map_err(|m| m.to_string());
+        let load = || {
+            load_text(&text, &format!("{name}.yaml"), Path::new("/jobs"), &Fixed).map_err(|m| m.to_string())
+        };
         let printed = explain(&load().unwrap());
         assert_eq!(printed, explain(&load().unwrap()), "{name}");
         let expected = root.join("tests/explained").join(format!("{name}.txt"));

@@ -51,7 +51,10 @@ mod tests {
         assert_eq!(codes.map(Exit::code), [0, 1, 2, 3]);
         assert_eq!([Exit::Stopped(2), Exit::Stopped(15)].map(Exit::code), [130, 143]);
         for code in [0, 1, 2, 3, 130, 143] {
-            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
+            assert!(
+                EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))),
+                "{code}"
+            );
         }
     }
 }

@@ -57,7 +57,9 @@ fn run(arguments: &RunArguments) -> Exit {
         if let Some(parallelism) = arguments.parallelism {
             if parallelism > job.spec.settings.max_parallelism {
                 let limit = job.spec.settings.max_parallelism;
-                eprintln!("error: --parallelism {parallelism} exceeds the job's max_parallelism, which is {limit}");
+                eprintln!(
+                    "error: --parallelism {parallelism} exceeds the job's max_parallelism, which is {limit}"
+                );
                 return Exit::Mistaken;
             }
             job.spec.settings.parallelism = parallelism;
@@ -141,5 +143,7 @@ fn summary_text(name: &str, summary: &JobSummary, read: i64, written: i64) -> St
     };
     let seconds = summary.elapsed.as_secs_f64();
     let restarts = summary.restarts;
-    format!("job {name}: {how} in {seconds:.1} s; {read} rows read, {written} rows written, {restarts} restarts")
+    format!(
+        "job {name}: {how} in {seconds:.1} s; {read} rows read, {written} rows written, {restarts} restarts"
+    )
 }

@@ -250,9 +250,7 @@ impl<'a> Checker<'a> {
 
     fn is_foreign(&self, node: &Node) -> bool {
         match &node.value {
-            Value::Text { text, .. } => {
-                interpolate(text, self.environment).is_ok_and(|done| done.is_foreign)
-            }
+            Value::Text { text, .. } => interpolate(text, self.environment).is_ok_and(|done| done.is_foreign),
             _ => false,
         }
     }
@@ -280,9 +278,9 @@ impl<'a> Checker<'a> {
 /// Whether what stands under this key is secret by its name.
 pub(super) fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "secret", "token", "sas", "credential", "private_key", "api_key"]
-        .iter()
-        .any(|word| key.split(['.', '_', '-']).any(|part| part == *word) || (word.contains('_') && key.contains(word)))
+    ["password", "secret", "token", "sas", "credential", "private_key", "api_key"].iter().any(|word| {
+        key.split(['.', '_', '-']).any(|part| part == *word) || (word.contains('_') && key.contains(word))
+    })
 }
 
 /// `a, b or c`, each in backticks.

@@ -10,9 +10,9 @@ use thalweg_connectors::kafka::{self, KafkaSink};
 use thalweg_connectors::print::PrintSink;
 use thalweg_connectors::prism::{Delivery, PrismSink, PrismTarget, RouterConfig};
 use thalweg_connectors::sink::{Sink, SinkParts};
+use thalweg_engine::Result;
 use thalweg_engine::graph::Stream;
 use thalweg_engine::record::EdgeSchema;
-use thalweg_engine::Result;
 use thalweg_engine::state::MemoryPlan;
 
 use crate::config::{Checker, Placed};
@@ -20,12 +20,15 @@ use crate::config::{Checker, Placed};
 use super::build::edge_of;
 use super::build_format::encoder;
 use super::build_step::column_index;
-use super::spec::{
-    FormatSpec, KafkaSinkSpec, Named, PrismSinkSpec, PrismTargetSpec, SinkKind, SinkSpec,
-};
+use super::spec::{FormatSpec, KafkaSinkSpec, Named, PrismSinkSpec, PrismTargetSpec, SinkKind, SinkSpec};
 
 /// Makes one sink; `None` after a mistake.
-pub(super) fn build_sink(checker: &Checker<'_>, named: &Named<SinkSpec>, input: &Stream, memory: Option<&MemoryPlan>) -> Option<Stream> {
+pub(super) fn build_sink(
+    checker: &Checker<'_>,
+    named: &Named<SinkSpec>,
+    input: &Stream,
+    memory: Option<&MemoryPlan>,
+) -> Option<Stream> {
     let edge = edge_of(input)?;
     let made = match &named.spec.kind {
         SinkKind::Print { prefix } => Ok(match prefix {

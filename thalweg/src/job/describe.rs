@@ -5,7 +5,8 @@ use thalweg_connectors::generator::{Generate, KeyDistribution};
 use crate::config::show_duration;
 
 use super::spec::{
-    AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, PrismTargetSpec, SinkKind, SourceKind, StepKind,
+    AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, PrismTargetSpec, SinkKind, SourceKind,
+    StepKind,
 };
 
 /// What the source, step or sink of this name is; `None` for an operator that the job file does
@@ -33,7 +34,9 @@ pub(super) fn describe(job: &JobSpec, name: &str) -> Option<String> {
 fn source_text(kind: &SourceKind) -> String {
     match kind {
         SourceKind::Kafka(kafka) => kafka_text(kafka),
-        SourceKind::File(file) => format!("file {}, {}", file.path.value.display(), format_text(&file.format)),
+        SourceKind::File(file) => {
+            format!("file {}, {}", file.path.value.display(), format_text(&file.format))
+        }
         SourceKind::Generator(generator) => {
             let rows = generator.rows.map_or_else(|| "endless".to_string(), |rows| format!("{rows} rows"));
             let rate =
@@ -87,7 +90,8 @@ fn step_text(kind: &StepKind) -> String {
         StepKind::WithColumns { columns } => format!("with {}", computed_text(columns)),
         StepKind::Union => "union".to_string(),
         StepKind::Window { size, offset, allowed_lateness, aggregates, .. } => {
-            let shift = if *offset == 0 { String::new() } else { format!(" offset {}", show_duration(*offset)) };
+            let shift =
+                if *offset == 0 { String::new() } else { format!(" offset {}", show_duration(*offset)) };
             let late = match allowed_lateness {
                 0 => String::new(),
                 lateness => format!(", {} lateness allowed", show_duration(*lateness)),
@@ -110,7 +114,12 @@ fn computed_text(columns: &[ComputedSpec]) -> String {
 
 fn aggregates_text(aggregates: &[AggregateSpec]) -> String {
     let texts = aggregates.iter().map(|aggregate| {
-        format!("{} = {}({})", aggregate.name, aggregate.function, aggregate.argument.as_deref().unwrap_or(""))
+        format!(
+            "{} = {}({})",
+            aggregate.name,
+            aggregate.function,
+            aggregate.argument.as_deref().unwrap_or("")
+        )
     });
     texts.collect::<Vec<_>>().join(", ")
 }
@@ -123,7 +132,12 @@ fn sink_text(kind: &SinkKind) -> String {
             format!("files in {}, {}", path.value.display(), format_text(format))
         }
         SinkKind::Kafka(kafka) => {
-            format!("kafka topic {} at {}, {}", kafka.topic, kafka.bootstrap_servers, format_text(&kafka.format))
+            format!(
+                "kafka topic {} at {}, {}",
+                kafka.topic,
+                kafka.bootstrap_servers,
+                format_text(&kafka.format)
+            )
         }
         SinkKind::Prism(prism) => {
             let once = if prism.exactly_once { "exactly once" } else { "at least once" };

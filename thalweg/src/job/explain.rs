@@ -66,9 +66,11 @@ fn chain(text: &mut String, job: &LoadedJob, plan: &Plan, index: usize, planned:
     for id in &planned.nodes {
         let Some(node) = graph.nodes.get(id.0) else { continue };
         // A node that passes its input's columns on need not repeat them.
-        let input = planned.inner.iter().find(|edge| edge.to == *id).and_then(|edge| {
-            graph.nodes.get(edge.from.0)?.outputs.get(usize::from(edge.output.0))
-        });
+        let input = planned
+            .inner
+            .iter()
+            .find(|edge| edge.to == *id)
+            .and_then(|edge| graph.nodes.get(edge.from.0)?.outputs.get(usize::from(edge.output.0)));
         operator(text, job, node, input);
     }
     for edge in plan.edges.iter().filter(|edge| edge.from.0 == index) {
@@ -112,8 +114,11 @@ fn describe(job: &LoadedJob, node: &Node) -> String {
 fn describe_edge(graph: &Graph, planned: &PlannedEdge) -> String {
     let edge = &planned.edge;
     let uid = |index: usize| graph.nodes.get(index).map_or("?", |node| node.uid.as_str());
-    let side =
-        if edge.output == OutputIndex::MAIN { String::new() } else { format!(" side output {}", edge.output.0) };
+    let side = if edge.output == OutputIndex::MAIN {
+        String::new()
+    } else {
+        format!(" side output {}", edge.output.0)
+    };
     let partitioner = match edge.partitioner {
         Partitioner::Forward => "forward",
         Partitioner::Hash => "hash",

@@ -28,9 +28,8 @@ const KINDS: [(&str, Kind); 5] = [
 pub(super) fn read_sink(table: &Table<'_>) -> Option<SinkSpec> {
     let checker = table.checker();
     let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-    let kind = table
-        .required("kind", &format!("one of {names}"))
-        .and_then(|node| checker.choice(node, &KINDS));
+    let kind =
+        table.required("kind", &format!("one of {names}")).and_then(|node| checker.choice(node, &KINDS));
     let Some(kind) = kind else {
         // Without a kind nobody can say which keys are unknown.
         table.know_all();
@@ -67,7 +66,11 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
     let endpoint = table.optional("endpoint").and_then(|node| {
         checker.parsed(node, expected, |text| {
             let good = text.starts_with("http://") || text.starts_with("https://");
-            if good { Ok(text.to_string()) } else { Err("expected an address that begins with `http://` or `https://`".into()) }
+            if good {
+                Ok(text.to_string())
+            } else {
+                Err("expected an address that begins with `http://` or `https://`".into())
+            }
         })
     });
     let topology = table.optional("topology").and_then(|node| read_path(checker, node));
@@ -108,8 +111,7 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
 fn read_key(table: &Table<'_>) -> Vec<Placed<String>> {
     let checker = table.checker();
     let items = table.optional("key").and_then(|node| checker.list(node)).unwrap_or_default();
-    let column = |node| {
-        Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
-    };
+    let column =
+        |node| Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) });
     items.iter().filter_map(column).collect()
 }

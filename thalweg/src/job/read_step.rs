@@ -34,9 +34,8 @@ const RECORD_ID_COLUMN: &str = "kafka_header_thalweg_id";
 pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
     let checker = table.checker();
     let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-    let kind = table
-        .required("kind", &format!("one of {names}"))
-        .and_then(|node| checker.choice(node, &KINDS));
+    let kind =
+        table.required("kind", &format!("one of {names}")).and_then(|node| checker.choice(node, &KINDS));
     let Some(kind) = kind else {
         // Without a kind nobody can say which keys are unknown.
         table.know_all();
@@ -57,7 +56,8 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
         }
         Kind::Deduplicate => {
             let id = table.has("id").then(|| read_column(table, "id"));
-            let id = id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
+            let id =
+                id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
             id.map(|id| StepKind::Deduplicate { id })
         }
     };
@@ -79,7 +79,10 @@ fn read_columns(table: &Table<'_>) -> Option<Vec<ComputedSpec>> {
             let sql = checker.name(&entry.value, "an SQL expression")?;
             Some(ComputedSpec {
                 name: entry.key.clone(),
-                sql: Placed { value: sql, place: Place { at: entry.value.at, path: entry.value.path.clone() } },
+                sql: Placed {
+                    value: sql,
+                    place: Place { at: entry.value.at, path: entry.value.path.clone() },
+                },
             })
         });
         let read: Vec<_> = read.collect();
@@ -137,13 +140,7 @@ fn read_window(table: &Table<'_>) -> Option<StepKind> {
     };
     let allowed_lateness = table.duration("allowed_lateness").unwrap_or(0);
     let aggregates = read_aggregates(table);
-    Some(StepKind::Window {
-        key_by: key_by?,
-        size: size?,
-        offset,
-        allowed_lateness,
-        aggregates: aggregates?,
-    })
+    Some(StepKind::Window { key_by: key_by?, size: size?, offset, allowed_lateness, aggregates: aggregates? })
 }
 
 fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
@@ -166,7 +163,8 @@ fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
 /// `aggregates: {name: function(argument)}`.
 fn read_aggregates(table: &Table<'_>) -> Option<Vec<AggregateSpec>> {
     let checker = table.checker();
-    let node = table.required("aggregates", "a table such as `{flights: count(), delay: mean(dep_delay)}`")?;
+    let node =
+        table.required("aggregates", "a table such as `{flights: count(), delay: mean(dep_delay)}`")?;
     let aggregates = checker.table(node)?;
     if aggregates.entries().is_empty() {
         checker.mistake_at(node, "expected at least one aggregate");

@@ -432,7 +432,10 @@ mod tests {
             ("memory:", "memory:"),
             ("az://container/prefix?sv=1&sig=abc", "az://container/prefix"),
             ("s3://key:secret@bucket/p", "s3://bucket/p"),
-            ("abfss://container@account.dfs.core.windows.net/p", "abfss://container@account.dfs.core.windows.net/p"),
+            (
+                "abfss://container@account.dfs.core.windows.net/p",
+                "abfss://container@account.dfs.core.windows.net/p",
+            ),
         ] {
             assert_eq!(StoreUrl(url.into()).to_string(), shown);
             assert_eq!(format!("{:?}", StoreUrl(url.into())), shown);
