@@ -134,9 +134,9 @@ fn columns(rows: &[Row]) -> Vec<ArrayRef> {
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let text = proptest::option::of("[a\u{0}\u{4}é]{0,3}");
     let bytes = proptest::option::of(proptest::collection::vec(0u8..6, 0..4));
-    let number = proptest::option::of(prop_oneof![Just(0), Just(-1), Just(i64::MIN), Just(i64::MAX), 0i64..3]);
-    let row =
-        (number, text, bytes, proptest::option::of(any::<bool>()), proptest::option::of(0u8..3));
+    let number =
+        proptest::option::of(prop_oneof![Just(0), Just(-1), Just(i64::MIN), Just(i64::MAX), 0i64..3]);
+    let row = (number, text, bytes, proptest::option::of(any::<bool>()), proptest::option::of(0u8..3));
     proptest::collection::vec(row, 1..60)
 }
 
