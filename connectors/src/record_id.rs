@@ -85,12 +85,16 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for bad in ["", "1", "1:2", "1:2:3", "1:2:3:", "2:1:1:p", "1:01:1:p", "1:+1:1:p", "1:-1:1:p", "1::1:p"] {
+        for bad in
+            ["", "1", "1:2", "1:2:3", "1:2:3:", "2:1:1:p", "1:01:1:p", "1:+1:1:p", "1:-1:1:p", "1::1:p"]
+        {
             assert!(RecordId::decode(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(RecordId::decode(b"1:1:1:\xff").is_err());
         assert!(RecordId::decode(b"1:1:99999999999999999999:p").is_err());
-        assert!(RecordId::decode(format!("1:1:1:{}", "p".repeat(PRODUCER_BYTES_MAX + 1)).as_bytes()).is_err());
+        assert!(
+            RecordId::decode(format!("1:1:1:{}", "p".repeat(PRODUCER_BYTES_MAX + 1)).as_bytes()).is_err()
+        );
     }
 
     proptest! {

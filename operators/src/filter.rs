@@ -44,8 +44,7 @@ impl OperatorFactory for Filter {
         if let Mode::Upsert(key) = &input.mode {
             // A row that no longer passes would have to take its predecessor back; only a
             // condition on the key decides the same for both.
-            let fields =
-                input.schema.fields().iter().filter(|field| key.contains(field.name())).cloned();
+            let fields = input.schema.fields().iter().filter(|field| key.contains(field.name())).cloned();
             let only_key = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
             self.condition.plan_condition(&only_key).map_err(|_| {
                 Error::user(format!(

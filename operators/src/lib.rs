@@ -5,15 +5,20 @@
 
 pub mod aggregate;
 mod bound_input;
+#[cfg(feature = "sql")]
 pub mod expression;
+#[cfg(feature = "sql")]
 pub mod filter;
 pub mod keyed_aggregate;
 pub mod keyed_count;
 pub mod process;
+#[cfg(feature = "sql")]
 pub mod project;
+#[cfg(feature = "sql")]
 mod stream_ext;
 pub mod typed;
 pub mod union;
 pub mod window;
 
+#[cfg(feature = "sql")]
 pub use stream_ext::{StreamExt, union_schema};

@@ -165,8 +165,9 @@ fn differences(first: &EdgeSchema, other: &EdgeSchema) -> Vec<String> {
             )),
             Ok(_) => {}
             Err(_) => {
-                let names = other.schema.fields().iter().map(|field| field.name().as_str());
-                let hint = did_you_mean(field.name(), names)
+                let unmatched = other.schema.fields().iter().map(|field| field.name().as_str());
+                let unmatched = unmatched.filter(|name| first.schema.field_with_name(name).is_err());
+                let hint = did_you_mean(field.name(), unmatched)
                     .map_or_else(String::new, |near| format!(" (it has {near:?})"));
                 mistakes.push(format!("column {:?} is missing{hint}", field.name()));
             }

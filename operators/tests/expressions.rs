@@ -1,9 +1,12 @@
 //! Expressions, filters and projections over batches of the engine's types.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+    UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::prelude::{col, lit};
@@ -36,7 +39,8 @@ fn records() -> RecordBatch {
         Some("UA"),
     ]));
     let delays: ArrayRef = Arc::new(Int64Array::from(vec![Some(61), Some(5), Some(100), None]));
-    let times = TimestampMicrosecondArray::from_iter_values((0..4).map(|hour| NEW_YEAR + hour * 3_600_000_000));
+    let times =
+        TimestampMicrosecondArray::from_iter_values((0..4).map(|hour| NEW_YEAR + hour * 3_600_000_000));
     let times: ArrayRef = Arc::new(times.with_data_type(time_type()));
     let users: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
     RecordBatch::try_new(schema(), vec![carriers, delays, times, users]).unwrap()
@@ -65,11 +69,19 @@ fn users(batch: &Batch) -> Vec<i64> {
 #[test]
 fn sql_and_rust_say_the_same_over_string_views_and_times() {
     let same = [
-        ("dep_delay > 60 and carrier = 'UA'", col("dep_delay").gt(lit(60)).and(col("carrier").eq(lit("UA"))), vec![1]),
+        (
+            "dep_delay > 60 and carrier = 'UA'",
+            col("dep_delay").gt(lit(60)).and(col("carrier").eq(lit("UA"))),
+            vec![1],
+        ),
         ("carrier is null", col("carrier").is_null(), vec![3]),
         ("at >= '2013-01-01T02:00:00Z'", col("at").gt_eq(lit("2013-01-01T02:00:00Z")), vec![3, 4]),
         ("userId in (2, 4)", col("userId").in_list(vec![lit(2), lit(4)], false), vec![2, 4]),
-        ("not (dep_delay > 60)", datafusion::prelude::Expr::Not(Box::new(col("dep_delay").gt(lit(60)))), vec![2]),
+        (
+            "not (dep_delay > 60)",
+            datafusion::prelude::Expr::Not(Box::new(col("dep_delay").gt(lit(60)))),
+            vec![2],
+        ),
     ];
     for (sql, expr, expected) in same {
         for condition in [ColumnExpression::from(sql), ColumnExpression::from(expr)] {
@@ -112,12 +124,16 @@ fn columns_that_are_passed_on_are_shared_and_computed_ones_are_in_the_engines_ty
     assert_eq!(made.key_hashes().unwrap().values(), &[7, 8, 9, 10]);
     let types: Vec<_> = made.schema().fields().iter().map(|field| field.data_type().clone()).collect();
     let view = DataType::Utf8View;
-    assert_eq!(types, [view.clone(), view.clone(), time_type(), time_type(), view.clone(), DataType::Int64, view]);
+    assert_eq!(
+        types,
+        [view.clone(), view.clone(), time_type(), time_type(), view.clone(), DataType::Int64, view]
+    );
     assert_eq!(made.records().column(1).as_string_view().value(0), "ua!");
     assert!(made.records().column(1).is_null(2));
-    assert_eq!(made.records().column(3).as_primitive::<TimestampMicrosecondType>().values(), &[
-        1_000_000, 2_000_000, 3_000_000, 4_000_000
-    ]);
+    assert_eq!(
+        made.records().column(3).as_primitive::<TimestampMicrosecondType>().values(),
+        &[1_000_000, 2_000_000, 3_000_000, 4_000_000]
+    );
     assert_eq!(made.records().column(4).as_string_view().value(3), "x");
     assert_eq!(made.records().column(5).null_count(), 4);
 }
@@ -144,7 +160,8 @@ fn event_time_follows_its_column_under_any_name() {
 
 #[test]
 fn with_column_adds_at_the_end_and_replaces_in_place() {
-    let made = run(&Project::with_columns([("dep_delay", "dep_delay * 2"), ("b", "userId")]), Batch::new(records()));
+    let made =
+        run(&Project::with_columns([("dep_delay", "dep_delay * 2"), ("b", "userId")]), Batch::new(records()));
     let made = made.unwrap();
     let names: Vec<_> = made.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["carrier", "dep_delay", "at", "userId", "b"]);
@@ -173,7 +190,10 @@ fn modes_are_kept_or_refused() {
 #[test]
 fn mistakes_name_the_expression_and_what_was_meant() {
     for (sql, said) in [
-        ("dep_dleay > 60", "expression `dep_dleay > 60`: there is no column \"dep_dleay\" (did you mean \"dep_delay\"?); the columns are carrier, dep_delay, at, userId"),
+        (
+            "dep_dleay > 60",
+            "expression `dep_dleay > 60`: there is no column \"dep_dleay\" (did you mean \"dep_delay\"?); the columns are carrier, dep_delay, at, userId",
+        ),
         ("nonsense_all_over > 60", "there is no column \"nonsense_all_over\"; the columns are"),
         ("dep_delay >", "expression `dep_delay >`: "),
         ("", "the expression is empty"),
@@ -191,7 +211,8 @@ fn mistakes_name_the_expression_and_what_was_meant() {
     }
     let rust = ColumnExpression::from(col("dep_dleay").gt(lit(1))).plan(&schema()).err().unwrap().to_string();
     assert!(rust.contains("did you mean \"dep_delay\"?"), "{rust}");
-    let condition = Filter::new("dep_delay + 1").outputs(&[EdgeSchema::new(schema())]).unwrap_err().to_string();
+    let condition =
+        Filter::new("dep_delay + 1").outputs(&[EdgeSchema::new(schema())]).unwrap_err().to_string();
     assert!(condition.contains("`dep_delay + 1` is Int64, a condition must be true or false"), "{condition}");
 }
 
@@ -208,7 +229,10 @@ fn names_are_taken_as_written_and_rust_finds_them_whatever_their_case() {
 fn what_fails_for_a_row_says_so_with_the_expression() {
     let expression = ColumnExpression::from("userId / (userId - 1)");
     let error = expression.evaluate(&records()).unwrap_err().to_string();
-    assert!(error.contains("expression `userId / (userId - 1)` failed: ") && error.contains("ivide by zero"), "{error}");
+    assert!(
+        error.contains("expression `userId / (userId - 1)` failed: ") && error.contains("ivide by zero"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -228,14 +252,17 @@ fn projections_refuse_names_that_cannot_be() {
 #[test]
 fn a_union_takes_the_first_streams_order_and_says_what_does_not_fit() {
     let edge = |fields: Vec<Field>| EdgeSchema::new(Arc::new(Schema::new(fields)));
-    let first = edge(vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Utf8View, true)]);
-    let second = edge(vec![Field::new("b", DataType::Utf8View, false), Field::new("a", DataType::Int64, true)]);
+    let first =
+        edge(vec![Field::new("a", DataType::Int64, false), Field::new("b", DataType::Utf8View, true)]);
+    let second =
+        edge(vec![Field::new("b", DataType::Utf8View, false), Field::new("a", DataType::Int64, true)]);
     let target = union_schema(&[&first, &second]).unwrap();
     assert_eq!(target.field(0).name(), "a");
     assert!(target.field(0).is_nullable() && target.field(1).is_nullable());
     let aligned = Project::to_schema(target.clone()).outputs(&[second]).unwrap().remove(0);
     assert_eq!(aligned.schema, target);
-    let other = edge(vec![Field::new("a", DataType::Float64, true), Field::new("c", DataType::Utf8View, true)]);
+    let other =
+        edge(vec![Field::new("a", DataType::Float64, true), Field::new("c", DataType::Utf8View, true)]);
     let error = union_schema(&[&first, &other]).unwrap_err().to_string();
     assert_eq!(
         error,

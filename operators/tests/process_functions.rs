@@ -1,6 +1,8 @@
 //! Process functions: timers in bounded steps and in order, two inputs that share a key's state,
 //! broadcast state, and all of it through snapshots at other parallelisms.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 
 use thalweg_engine::Result;
@@ -158,6 +160,33 @@ fn a_state_that_was_not_registered_is_a_clear_error() {
     assert!(harness.push(0, [event(1, 0)]).is_err());
 }
 
+#[test]
+fn a_timer_knows_its_key() {
+    #[derive(Clone)]
+    struct Echo;
+    impl KeyedProcess for Echo {
+        type In = Event;
+        type Out = Count;
+        fn process(&mut self, row: EventRow<'_>, cx: &mut ProcessContext<'_, Count>) -> Result<()> {
+            cx.register_event_timer(row.at)?;
+            cx.state().register_event_timer(row.at.micros(), b"again")
+        }
+        fn on_timer(&mut self, timer: Timer, cx: &mut ProcessContext<'_, Count>) -> Result<()> {
+            assert!(cx.key::<String>(0).unwrap_err().to_string().contains("part 0 of the key is a Int64"));
+            assert!(cx.key::<i64>(1).unwrap_err().to_string().contains("there is no part 1"));
+            assert_eq!(cx.key::<Option<i64>>(0)?, Some(cx.key(0)?));
+            let count = timer.namespace.len() as u64;
+            cx.emit(Count { user: cx.key(0)?, count });
+            Ok(())
+        }
+    }
+    let mut harness = process_harness(Echo, &["user"]).unwrap().open().unwrap();
+    harness.push(0, [event(-7, 1)]).unwrap();
+    harness.end(0).unwrap();
+    let counts = harness.take_records::<Count>(0).unwrap();
+    assert_eq!(counts, [Count { user: -7, count: 0 }, Count { user: -7, count: 5 }]);
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Record)]
 #[record(crate = "thalweg_engine")]
 struct Click {
@@ -296,8 +325,9 @@ fn broadcast_state_is_on_every_instance_and_outlives_a_rescale_once() {
     harness.push(0, users.clone().map(|user| event(user, 0))).unwrap();
     assert!(harness.take_records::<Count>(0).unwrap().is_empty());
     let snapshot = harness.snapshot().unwrap();
-    let unions = snapshot.parts().iter().flatten();
-    let unions = unions.filter(|part| matches!(part, thalweg_engine::checkpoint::SnapshotPart::Union { .. }));
+    let unions = snapshot
+        .parts()
+        .filter(|part| matches!(part, thalweg_engine::checkpoint::SnapshotPart::Union { .. }));
     assert_eq!(unions.count(), 1, "the first instance alone writes the map");
 
     let mut harness = builder.parallelism(3).restore(&snapshot).unwrap();

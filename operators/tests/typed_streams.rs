@@ -1,6 +1,8 @@
 //! Typed streams: closures over borrowed rows, side outputs, and what is refused when a job is
 //! built.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
@@ -97,6 +99,17 @@ fn flat_map_emits_any_number_in_bounded_steps() {
     let firsts: Vec<_> = letters.iter().take(5).map(|letter| letter.letter.as_str()).collect();
     assert_eq!(firsts, ["a", "b", "a", "b", "x"]);
     assert!(harness.step_rows_max() < 8192 + 50, "{}", harness.step_rows_max());
+}
+
+#[test]
+fn large_rows_end_a_step_before_many_rows_do() {
+    let large = "x".repeat(1 << 20);
+    let blow_up = MapRows::<Word, Word, _>::new(move |row: WordRow<'_>| word(&large, row.count));
+    let mut harness = OperatorHarness::new(blow_up, vec![HarnessInput::of::<Word>().unwrap()]).unwrap();
+    harness.push(0, (0..40).map(|count| word("", count))).unwrap();
+    let batches = harness.take_batches(0);
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 40);
+    assert!(batches.iter().all(|batch| batch.num_rows() <= 4), "four rows are four MiB");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod job;
 pub mod prelude;
+pub mod testing;
 
 pub use thalweg_connectors as connectors;
 pub use thalweg_engine as engine;

@@ -14,7 +14,8 @@ pub use thalweg_operators::StreamExt;
 pub use thalweg_operators::aggregate::{AggregateSpec, count, first, last, max, mean, min, sum};
 pub use thalweg_operators::expression::ColumnExpression;
 pub use thalweg_operators::process::{
-    KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, KeyedProcessExt, ProcessContext, ProcessOpen, Timer,
+    BroadcastContext, KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, KeyedProcessExt, ProcessContext,
+    ProcessOpen, TimeDomain, Timer,
 };
-pub use thalweg_operators::typed::{SideOutput, SideOutputs, TypedExt, TypedKeyedStream, TypedStream};
+pub use thalweg_operators::typed::{Out, SideOutput, SideOutputs, TypedExt, TypedKeyedStream, TypedStream};
 pub use thalweg_operators::window::{TumblingWindow, WindowExt};

@@ -1,6 +1,8 @@
 //! Every broken job file under `tests/broken` gives exactly its message: `NAME.yaml` gives
 //! `NAME.expected`. `UPDATE_EXPECTED=1` writes what is said now; read the difference.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 
 use thalweg::config::Environment;
@@ -24,7 +26,9 @@ fn every_broken_job_gives_its_message() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
     let mut names: Vec<String> = std::fs::read_dir(&directory)
         .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str().unwrap().strip_suffix(".yaml").map(String::from))
+        .filter_map(|entry| {
+            entry.unwrap().file_name().to_str().unwrap().strip_suffix(".yaml").map(String::from)
+        })
         .collect();
     names.sort();
     assert!(names.len() >= 20, "{} broken jobs", names.len());

@@ -16,9 +16,9 @@ use thalweg_engine::state::key_encoding::{KeyEncoder, hash_key};
 use thalweg_engine::state::{KeyedState, KeyedStateSpec, ValueState};
 use thalweg_engine::{Error, Result};
 
+use super::INTERVALS_MAX;
 use super::interval_set::{Inserted, IntervalSet};
 use super::read_ids::{PRODUCER, ReadRecordIds, SEQUENCE};
-use super::INTERVALS_MAX;
 
 /// Drops the records of `stream` that are copies of earlier ones: reads the ids from the binary
 /// column `header`, exchanges by producer, drops. Records without an id pass. Works over all
@@ -130,9 +130,8 @@ impl Open {
                 continue;
             }
             // Records of one producer come in runs; one look-up for a run.
-            let run = (row..pass.len()).take_while(|&other| {
-                !names.is_null(other) && names.value(other) == names.value(row)
-            });
+            let run = (row..pass.len())
+                .take_while(|&other| !names.is_null(other) && names.value(other) == names.value(row));
             let end = run.last().map_or(row, |last| last) + 1;
             self.key_bytes.clear();
             self.key.encode(&producers, row, &mut self.key_bytes)?;
@@ -140,11 +139,11 @@ impl Open {
             let (copies, unremembered) = self.seen.modify(&mut self.keyed, |seen| {
                 let seen = seen.get_or_insert_default();
                 let (mut copies, mut unremembered) = (0, 0);
-                for row in row..end {
+                for (row, passes) in pass.iter_mut().enumerate().take(end).skip(row) {
                     match seen.insert(sequences.value(row), intervals_max) {
                         Inserted::New => {}
                         Inserted::Known => {
-                            pass[row] = false;
+                            *passes = false;
                             copies += 1;
                         }
                         Inserted::Full => unremembered += 1,
@@ -213,9 +212,9 @@ mod tests {
     use thalweg_engine::harness::{HarnessInput, OperatorHarness};
 
     fn ids(rows: &[(Option<(&str, u64)>, i64)]) -> RecordBatch {
-        let header = rows.iter().map(|(id, _)| {
-            id.map(|(producer, sequence)| RecordId { producer, epoch: 0, sequence }.encode())
-        });
+        let header = rows
+            .iter()
+            .map(|(id, _)| id.map(|(producer, sequence)| RecordId { producer, epoch: 0, sequence }.encode()));
         let header: ArrayRef = Arc::new(BinaryViewArray::from_iter(header));
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, value)| *value)));
         RecordBatch::try_from_iter_with_nullable([("header", header, true), ("n", values, false)]).unwrap()
@@ -246,8 +245,7 @@ mod tests {
             (None, 5),
             (None, 5),
         ]));
-        let input =
-            HarnessInput::new(EdgeSchema::new(first.schema())).keyed(&[PRODUCER]).unwrap();
+        let input = HarnessInput::new(EdgeSchema::new(first.schema())).keyed(&[PRODUCER]).unwrap();
         let builder = OperatorHarness::builder(Deduplicate::default(), vec![input]);
         let mut one = builder.clone().parallelism(2).open().unwrap();
         one.push_batch(0, first).unwrap();

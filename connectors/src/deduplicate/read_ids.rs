@@ -5,9 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringViewBuilder, UInt64Builder, cast::AsArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use thalweg_engine::metrics::Counter;
-use thalweg_engine::operator::{
-    OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input,
-};
+use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::{Error, Result};
 
@@ -34,8 +32,7 @@ impl ReadRecordIds {
 }
 
 fn with_ids(schema: &Schema) -> SchemaRef {
-    let ids =
-        [Field::new(PRODUCER, DataType::Utf8View, true), Field::new(SEQUENCE, DataType::UInt64, true)];
+    let ids = [Field::new(PRODUCER, DataType::Utf8View, true), Field::new(SEQUENCE, DataType::UInt64, true)];
     let fields = schema.fields().iter().map(|field| field.as_ref().clone()).chain(ids);
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
@@ -52,8 +49,8 @@ impl OperatorFactory for ReadRecordIds {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
         let field = input.schema.field_with_name(&self.header);
-        let field =
-            field.map_err(|_| Error::user(format!("there is no column {:?} with record ids", self.header)))?;
+        let field = field
+            .map_err(|_| Error::user(format!("there is no column {:?} with record ids", self.header)))?;
         if field.data_type() != &DataType::BinaryView {
             let data_type = field.data_type();
             return Err(Error::user(format!("column {:?} is {data_type}, not binary", self.header)));

@@ -30,13 +30,13 @@ mod topology_file;
 pub use bounds::{OnOffsetGone, Start, Until};
 pub use metadata_columns::MetadataColumn;
 pub use reader::OnOutage;
+#[cfg(feature = "prism")]
+pub(crate) use record_keys::RecordKeys;
 pub use secret::Secret;
+#[cfg(feature = "prism")]
+pub(crate) use settings::producer_config;
 pub use sink::KafkaSink;
 pub use source::{KafkaSource, KafkaSourceBuilder};
 pub use topology::Topology;
 pub use topology_document::parse_topology;
 pub use topology_file::TopologyFile;
-#[cfg(feature = "prism")]
-pub(crate) use record_keys::RecordKeys;
-#[cfg(feature = "prism")]
-pub(crate) use settings::producer_config;

@@ -75,18 +75,13 @@ impl Cluster {
             breaker: Mutex::new(Breaker::new(router.breaker)),
             started: Instant::now(),
             probing: AtomicBool::new(false),
-            acknowledged: metrics.counter("prism_records_acknowledged_total", "Records that a cluster holds."),
+            acknowledged: metrics
+                .counter("prism_records_acknowledged_total", "Records that a cluster holds."),
             failures: metrics.counter("prism_deliveries_failed_total", "Deliveries that failed."),
             open: metrics.gauge("prism_breaker_open", "1 while nothing is sent to the cluster."),
             in_flight: metrics.gauge("prism_records_in_flight", "Records not yet acknowledged."),
         });
-        let cluster = Cluster {
-            name: name.into(),
-            address,
-            config,
-            client: RwLock::new(None),
-            vitals,
-        };
+        let cluster = Cluster { name: name.into(), address, config, client: RwLock::new(None), vitals };
         cluster.connect()?;
         Ok(Arc::new(cluster))
     }
@@ -141,11 +136,12 @@ impl Cluster {
             return;
         }
         let cluster = self.clone();
-        let spawned = std::thread::Builder::new().name(format!("prism-probe-{}", self.name)).spawn(move || {
-            let alive = cluster.probe();
-            cluster.vitals.change(|breaker, now| breaker.probed(now, alive));
-            cluster.vitals.probing.store(false, Ordering::Release);
-        });
+        let spawned =
+            std::thread::Builder::new().name(format!("prism-probe-{}", self.name)).spawn(move || {
+                let alive = cluster.probe();
+                cluster.vitals.change(|breaker, now| breaker.probed(now, alive));
+                cluster.vitals.probing.store(false, Ordering::Release);
+            });
         if spawned.is_err() {
             self.vitals.probing.store(false, Ordering::Release);
         }

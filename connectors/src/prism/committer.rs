@@ -2,6 +2,7 @@
 //! records their ids, and publishes until every one is acknowledged. Done twice, it publishes the
 //! same records with the same ids again, and readers drop the copies.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -54,12 +55,8 @@ impl PrismCommitter {
             .map_err(|error| Error::external("no directory for a segment").caused_by(error))?;
         let local = scratch.path().join("segment");
         fetch(storage, &reference.file, &local)?;
-        let outbox = self.outbox(outboxes, &reference.topic)?;
         let ticket = outboxes.ticket;
-        let outbox = match outboxes.by_topic.get(&outbox) {
-            Some(outbox) => outbox,
-            None => return Err(Error::internal("the outbox is gone")),
-        };
+        let outbox = self.outbox(outboxes, &reference.topic)?;
         let mut reader = SegmentReader::open(&local, reference)?;
         let mut records: VecDeque<Record> = VecDeque::new();
         loop {
@@ -79,14 +76,16 @@ impl PrismCommitter {
         }
     }
 
-    fn outbox(&self, outboxes: &mut Outboxes, topic: &str) -> Result<String> {
-        if !outboxes.by_topic.contains_key(topic) {
-            let metrics = MetricGroup::default();
-            let publisher = self.sink.target().connect(&metrics)?;
-            let outbox = Outbox::new(publisher, topic, self.sink.in_flight(), Waker::new(|| ()), &metrics)?;
-            outboxes.by_topic.insert(topic.to_owned(), outbox);
+    fn outbox<'a>(&self, outboxes: &'a mut Outboxes, topic: &str) -> Result<&'a Outbox> {
+        match outboxes.by_topic.entry(topic.to_owned()) {
+            Entry::Occupied(outbox) => Ok(outbox.into_mut()),
+            Entry::Vacant(place) => {
+                let metrics = MetricGroup::default();
+                let publisher = self.sink.target().connect(&metrics)?;
+                let bytes = self.sink.in_flight();
+                Ok(place.insert(Outbox::new(publisher, topic, bytes, Waker::new(|| ()), &metrics)?))
+            }
         }
-        Ok(topic.to_owned())
     }
 
     fn commit_all(

@@ -64,8 +64,9 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.current = None;
-        // Sealed segments may still be on their way to the store: each deletes itself, and the
-        // directory goes with whoever comes last. An empty one that stays is the backend's.
+        self.unconfirmed = Unconfirmed::default();
+        // A segment that is still on its way to the store keeps the directory; it deletes itself,
+        // and an empty directory is left.
         let _ = std::fs::remove_dir(&self.directory);
     }
 }
@@ -160,7 +161,9 @@ impl Operator for ExactlyOnceWriter {
             current: None,
             unconfirmed: Unconfirmed::default(),
             under_way: BTreeSet::new(),
-            rows_staged: cx.metrics.counter("prism_sink_staged_total", "Records staged for their checkpoint."),
+            rows_staged: cx
+                .metrics
+                .counter("prism_sink_staged_total", "Records staged for their checkpoint."),
             stalls: cx.metrics.counter("prism_sink_stalls_total", "Times that the sink held its input back."),
             staged_bytes: cx.metrics.gauge("prism_sink_staged_bytes", "Bytes staged on the local disk."),
         });

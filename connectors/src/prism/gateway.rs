@@ -99,8 +99,7 @@ impl PrismGateway {
                 let _ = stopped.await;
             }))
         });
-        let thread =
-            thread.map_err(|error| Error::external("no thread for the gateway").caused_by(error))?;
+        let thread = thread.map_err(|error| Error::external("no thread for the gateway").caused_by(error))?;
         Ok(RunningGateway { address, router, stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -182,7 +181,8 @@ pub fn run_gateway(path: &Path, registry: &Registry) -> Result<()> {
 
 fn signalled() -> Result<impl Future<Output = ()> + Send + 'static> {
     use tokio::signal::unix::{SignalKind, signal};
-    let caught = |kind| signal(kind).map_err(|error| Error::external("cannot catch signals").caused_by(error));
+    let caught =
+        |kind| signal(kind).map_err(|error| Error::external("cannot catch signals").caused_by(error));
     let (mut interrupt, mut terminate) = (caught(SignalKind::interrupt())?, caught(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {

@@ -1,28 +1,28 @@
 //! Prism: writes records to logical topics that several Kafka clusters hold, around the clusters
 //! that are away; as a gRPC gateway, or embedded. And the sinks that write through it.
 //!
-//! What decides is pure: [`route`], [`breaker`]. What a record meets on its way is in [`outcome`].
+//! What decides is pure: `route`, `breaker`. What a record meets on its way is in `outcome`.
 //! The router knows nothing of gRPC; the sinks know the router only as one of two targets. The
 //! behaviours are those of REQUIREMENTS.md, P1 and on.
 
+mod at_least_once;
 mod breaker;
 mod cluster;
+mod committer;
 mod config;
 mod config_document;
+mod exactly_once;
 mod gateway;
 mod outbox;
 mod outcome;
 mod request;
 mod route;
 mod router;
+mod row_records;
 mod segment;
 mod sink;
 mod staging;
 mod target;
-mod at_least_once;
-mod committer;
-mod exactly_once;
-mod row_records;
 
 pub use breaker::BreakerConfig;
 pub use config::{GatewayConfig, Limits, RouterConfig};

@@ -101,7 +101,8 @@ impl Outbox {
             work: Default::default(),
             closed: AtomicBool::new(false),
             waker,
-            acknowledged: metrics.counter("prism_sink_acknowledged_total", "Records that Prism acknowledged."),
+            acknowledged: metrics
+                .counter("prism_sink_acknowledged_total", "Records that Prism acknowledged."),
             retried: metrics.counter("prism_sink_retried_total", "Records that were published again."),
             held: metrics.gauge("prism_sink_held_bytes", "Bytes of records not yet acknowledged."),
         });

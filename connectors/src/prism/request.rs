@@ -88,6 +88,8 @@ impl Delivery {
     }
 
     /// The record's result is known.
+    // Its callers hold a box, which goes through librdkafka as a pointer.
+    #[expect(clippy::boxed_local)]
     pub(super) fn done(mut self: Box<Self>, result: RecordResult) {
         self.settled = true;
         self.request.done(self.index, result);
@@ -96,8 +98,10 @@ impl Delivery {
     /// A cluster failed to deliver it: it goes to another one, if one will do.
     pub(super) fn failed_at(mut self: Box<Self>, cluster: &Arc<str>, code: RDKafkaErrorCode) {
         if outcome::fault(code) == Fault::Record {
-            let large =
-                matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge);
+            let large = matches!(
+                code,
+                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge
+            );
             let kind = if large { ErrorCode::RecordTooLarge } else { ErrorCode::RecordRefused };
             let message = format!("cluster {cluster} refuses the record: {code}");
             return self.done(outcome::failed(kind, false, message));

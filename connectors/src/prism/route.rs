@@ -39,8 +39,7 @@ pub fn key_hash(key: &[u8]) -> u64 {
 
 /// The index of the cluster that the record goes to; `None` when none will do.
 pub fn decide(candidates: &[Candidate<'_>], spread: Spread) -> Option<usize> {
-    let usable =
-        || candidates.iter().enumerate().filter(|(_, c)| !c.tried && c.health != Health::Open);
+    let usable = || candidates.iter().enumerate().filter(|(_, c)| !c.tried && c.health != Health::Open);
     let weighted = usable().any(|(_, candidate)| candidate.weight > 0);
     // When only standbys are left they share alike.
     let weight = |candidate: &Candidate<'_>| if weighted { candidate.weight } else { 1 };
@@ -87,8 +86,11 @@ mod tests {
 
     #[test]
     fn p7_a_key_stays_while_its_cluster_is_well_and_only_a_lost_clusters_keys_move() {
-        let well =
-            [cluster("a", 1, Health::Closed), cluster("b", 1, Health::Closed), cluster("c", 1, Health::Closed)];
+        let well = [
+            cluster("a", 1, Health::Closed),
+            cluster("b", 1, Health::Closed),
+            cluster("c", 1, Health::Closed),
+        ];
         let mut ill = well;
         ill[1].health = Health::Open;
         for key in 0..1000 {
@@ -100,8 +102,11 @@ mod tests {
 
     #[test]
     fn weights_are_shares_and_standbys_wait() {
-        let clusters =
-            [cluster("a", 3, Health::Closed), cluster("b", 1, Health::Closed), cluster("c", 0, Health::Closed)];
+        let clusters = [
+            cluster("a", 3, Health::Closed),
+            cluster("b", 1, Health::Closed),
+            cluster("c", 0, Health::Closed),
+        ];
         let mut by_turn = [0; 3];
         let mut by_key = [0; 3];
         for number in 0..4000 {

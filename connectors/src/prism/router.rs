@@ -40,7 +40,7 @@ const CLOSE_BOUND: Duration = Duration::from_secs(10);
 const ROOM_UNIT_BYTES: usize = 1024;
 
 /// A router; clones share it. The last one to go ends it: what is under way gets
-/// [`CLOSE_BOUND`] when [`Router::close`] was called, else nothing.
+/// `CLOSE_BOUND` when [`Router::close`] was called, else nothing.
 #[derive(Clone)]
 pub struct Router(Arc<Handle>);
 
@@ -304,10 +304,8 @@ impl Inner {
             };
             clusters.insert(name.clone(), cluster);
         }
-        let retired: Vec<_> = known
-            .into_values()
-            .filter(|old| !clusters.values().any(|new| Arc::ptr_eq(new, old)))
-            .collect();
+        let retired: Vec<_> =
+            known.into_values().filter(|old| !clusters.values().any(|new| Arc::ptr_eq(new, old))).collect();
         *self.fleet.write() = Fleet { topology: Some(topology), clusters };
         for cluster in retired {
             retire(cluster);

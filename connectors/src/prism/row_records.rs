@@ -79,7 +79,9 @@ impl RowRecords {
             };
             let (bytes, limit) = (record_bytes(&record), self.record_bytes_max);
             if bytes > limit {
-                return Err(Error::user(format!("a row makes a record of {bytes} bytes; the limit is {limit}")));
+                return Err(Error::user(format!(
+                    "a row makes a record of {bytes} bytes; the limit is {limit}"
+                )));
             }
             made.push_back(record);
         }

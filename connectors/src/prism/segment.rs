@@ -88,8 +88,12 @@ impl<'a> SegmentReader<'a> {
         if length > RECORD_BYTES_MAX {
             return Err(damaged("has an impossible length"));
         }
-        let mut bytes = vec![0; length as usize];
-        self.file.read_exact(&mut bytes).map_err(|error| damaged("is cut off").caused_by(error))?;
+        // Not a buffer of the claimed length: the claim may be wrong.
+        let mut bytes = Vec::new();
+        let read = self.file.by_ref().take(u64::from(length)).read_to_end(&mut bytes);
+        if read.map_err(|error| damaged("cannot be read").caused_by(error))? < length as usize {
+            return Err(damaged("is cut off"));
+        }
         let record = Record::decode(bytes::Bytes::from(bytes));
         let mut record = record.map_err(|error| damaged("cannot be read").caused_by(error))?;
         record.id = Some(RecordId {
@@ -99,5 +103,77 @@ impl<'a> SegmentReader<'a> {
         });
         self.next += 1;
         Ok(Some(record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::staging::{OpenSegment, StagedBytes};
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::atomic::Ordering;
+
+    fn reference(records: u64) -> SegmentReference {
+        let file = FileHandle { name: "s".into(), path: "job/s".into(), bytes: 0, hash: String::new() };
+        SegmentReference {
+            topic: "t".into(),
+            file,
+            producer: "p".into(),
+            epoch: 4,
+            first_sequence: 7,
+            records,
+        }
+    }
+
+    #[test]
+    fn records_come_back_with_the_ids_that_they_were_sealed_with_and_the_file_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = StagedBytes::default();
+        let mut open = OpenSegment::create(dir.path(), 7, &staged).unwrap();
+        let record =
+            |n: u8| Record { key: Some(vec![n].into()), value: Some(vec![n; 9].into()), ..Record::default() };
+        (0..5).for_each(|n| open.append(&record(n)).unwrap());
+        assert_eq!(open.next_sequence(), 12);
+        open.flush().unwrap();
+        let sealed = open.seal(4);
+        let reference = reference(5);
+        let mut reader = SegmentReader::open(&sealed.path, &reference).unwrap();
+        for n in 0..5u8 {
+            let id = Some(RecordId { producer: "p".into(), epoch: 4, sequence: 7 + u64::from(n) });
+            assert_eq!(reader.next_record().unwrap(), Some(Record { id, ..record(n) }));
+        }
+        assert_eq!(reader.next_record().unwrap(), None);
+        assert!(staged.load(Ordering::Relaxed) > 0);
+        let path = sealed.path.clone();
+        drop(sealed);
+        assert!(staged.load(Ordering::Relaxed) == 0 && !path.exists());
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut open = OpenSegment::create(dir.path(), 7, &StagedBytes::default()).unwrap();
+        open.append(&Record::default()).unwrap();
+        open.flush().unwrap();
+        let sealed = open.seal(4);
+        let reference = reference(2);
+        let mut reader = SegmentReader::open(&sealed.path, &reference).unwrap();
+        assert!(reader.next_record().unwrap().is_some());
+        assert!(reader.next_record().unwrap_err().to_string().contains("job/s, record 1: is missing"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            let reference = reference(3);
+            for head in [&[][..], MAGIC] {
+                std::fs::write(&path, [head, &bytes].concat()).unwrap();
+                if let Ok(mut reader) = SegmentReader::open(&path, &reference) {
+                    while let Ok(Some(_)) = reader.next_record() {}
+                }
+            }
+        }
     }
 }

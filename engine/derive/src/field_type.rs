@@ -16,7 +16,8 @@ pub fn check(field: &str, ty: &Type) -> syn::Result<()> {
         return Ok(());
     };
     let shown = ty.to_token_stream().to_string().replace(' ', "");
-    let message = format!("field `{field}`: `{shown}` cannot be a column: {advice}. A field may be {SUPPORTED}");
+    let message =
+        format!("field `{field}`: `{shown}` cannot be a column: {advice}. A field may be {SUPPORTED}");
     Err(syn::Error::new_spanned(ty, message))
 }
 
@@ -25,7 +26,9 @@ fn advice(ty: &Type) -> Option<&'static str> {
         Type::Paren(inner) => advice(&inner.elem),
         Type::Group(inner) => advice(&inner.elem),
         Type::Path(path) => path.path.segments.last().and_then(advice_for_name),
-        Type::Reference(_) => Some("a record owns its values (the row view borrows them), so use String for &str"),
+        Type::Reference(_) => {
+            Some("a record owns its values (the row view borrows them), so use String for &str")
+        }
         Type::Tuple(_) => Some("give each part a field of its own"),
         Type::Array(_) | Type::Slice(_) => Some("for bytes use Vec<u8>"),
         _ => Some("it has no Arrow type"),
@@ -46,7 +49,11 @@ fn advice_for_name(segment: &PathSegment) -> Option<&'static str> {
         }
         "Option" => {
             let inner = argument(segment)?;
-            if is_named(inner, "Option") { Some("a value is missing once or not at all") } else { advice(inner) }
+            if is_named(inner, "Option") {
+                Some("a value is missing once or not at all")
+            } else {
+                advice(inner)
+            }
         }
         _ => None,
     }
@@ -76,7 +83,8 @@ mod tests {
 
     #[test]
     fn what_has_a_column_or_may_have_one_passes() {
-        for ty in ["bool", "u64", "std::string::String", "Vec<u8>", "Option<Vec<u8>>", "Option<f32>", "Tail"] {
+        for ty in ["bool", "u64", "std::string::String", "Vec<u8>", "Option<Vec<u8>>", "Option<f32>", "Tail"]
+        {
             assert_eq!(refuse(ty), None, "{ty}");
         }
     }

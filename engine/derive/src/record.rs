@@ -58,7 +58,10 @@ fn columns(input: &DeriveInput) -> Result<Vec<Column<'_>>> {
         return Err(Error::new(input.ident.span(), "a record is a struct: its fields are the columns"));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new(input.ident.span(), "a record's fields need names: they are the columns' names"));
+        return Err(Error::new(
+            input.ident.span(),
+            "a record's fields need names: they are the columns' names",
+        ));
     };
     if !input.generics.params.is_empty() {
         return Err(Error::new_spanned(&input.generics, "a record cannot be generic: its schema is fixed"));
@@ -107,7 +110,8 @@ fn column(field: &syn::Field) -> Result<Column<'_>> {
         })?;
     }
     if name.is_empty() || name.starts_with("__") {
-        let message = format!("field `{ident}`: column {name:?} is empty or begins with `__`, which is the engine's");
+        let message =
+            format!("field `{ident}`: column {name:?} is empty or begins with `__`, which is the engine's");
         return Err(Error::new_spanned(ident, message));
     }
     field_type::check(&ident.unraw().to_string(), &field.ty)?;
@@ -120,7 +124,8 @@ fn check_together(columns: &[Column<'_>], errors: &mut Option<Error>) {
     let mut seen = BTreeMap::new();
     for column in columns {
         if let Some(first) = seen.insert(column.name.as_str(), column.ident) {
-            let message = format!("fields `{first}` and `{}` are both column {:?}", column.ident, column.name);
+            let message =
+                format!("fields `{first}` and `{}` are both column {:?}", column.ident, column.name);
             combine(errors, Error::new_spanned(column.ident, message));
         }
     }
@@ -237,6 +242,10 @@ fn implementation(input: &DeriveInput, options: &Options, columns: &[Column<'_>]
                     #record { #(#idents: #types::own(row.#idents),)* }
                 }
 
+                fn row_bytes(row: Self::Row<'_>) -> usize {
+                    0usize #(+ #types::value_bytes(row.#idents))*
+                }
+
                 fn append(builder: &mut __Builder, row: Self::Row<'_>) {
                     #(#types::append(&mut builder.#idents, row.#idents);)*
                 }
@@ -260,9 +269,7 @@ mod tests {
     fn expanded(source: &str) -> String {
         match expand(&syn::parse_str(source).unwrap()) {
             Ok(tokens) => tokens.to_string().replace(' ', ""),
-            Err(errors) => {
-                errors.into_iter().map(|error| error.to_string()).collect::<Vec<_>>().join("\n")
-            }
+            Err(errors) => errors.into_iter().map(|error| error.to_string()).collect::<Vec<_>>().join("\n"),
         }
     }
 
@@ -270,7 +277,10 @@ mod tests {
     fn the_engine_is_found_under_the_facade_or_where_the_user_says() {
         assert!(expanded("struct A { x: i64 }").contains("use::thalweg::recordas__record;"));
         let own = expanded("#[record(crate = \"thalweg_engine\")] struct A { x: i64 }");
-        assert!(own.contains("usethalweg_engine::recordas__record;") && !own.contains("::thalweg::"), "{own}");
+        assert!(
+            own.contains("usethalweg_engine::recordas__record;") && !own.contains("::thalweg::"),
+            "{own}"
+        );
     }
 
     #[test]
@@ -283,7 +293,9 @@ mod tests {
     #[test]
     fn raw_names_and_renames_become_columns() {
         let code = expanded("struct A { r#type: i64, #[record(rename = \"dep time\")] d: i64 }");
-        assert!(code.contains("Field::new(\"type\",") && code.contains("record::export::Field::new(\"deptime\","));
+        assert!(
+            code.contains("Field::new(\"type\",") && code.contains("record::export::Field::new(\"deptime\",")
+        );
     }
 
     #[test]
@@ -313,6 +325,8 @@ mod tests {
         assert!(expanded("struct A(i64);").contains("fields need names"));
         assert!(expanded("struct A {}").contains("at least one field"));
         assert!(expanded("struct A<T> { x: T }").contains("cannot be generic"));
-        assert!(expanded("#[record(rename_all = \"x\")] struct A { x: i64 }").contains("a record's struct takes"));
+        assert!(
+            expanded("#[record(rename_all = \"x\")] struct A { x: i64 }").contains("a record's struct takes")
+        );
     }
 }

@@ -394,8 +394,9 @@ impl JobDriver {
         let committers = self.committers.clone();
         let (over, storage) = (self.over.clone(), self.environment.storage.clone());
         self.background(&format!("commit {checkpoint}"), move || {
-            let committed = commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
-                .and_then(|()| store.committed(checkpoint));
+            let committed =
+                commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
+                    .and_then(|()| store.committed(checkpoint));
             DriverEvent::Coordinator(match committed {
                 Ok(()) => Event::Committed(checkpoint),
                 Err(error) => {

@@ -20,6 +20,3 @@ pub use build::HarnessBuilder;
 pub use input::HarnessInput;
 pub use operator_harness::{Emitted, OperatorHarness};
 pub use snapshot::{HarnessSnapshot, PendingSnapshot};
-
-#[cfg(test)]
-mod tests;

@@ -8,10 +8,12 @@ use arrow::array::RecordBatch;
 use super::instance::{Effects, Instance};
 use super::scratch::Scratch;
 use super::{HarnessBuilder, HarnessInput, HarnessSnapshot, PendingSnapshot};
-use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotSite};
+use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest, SnapshotSite};
 use crate::graph::Uid;
 use crate::metrics::Registry;
-use crate::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo};
+use crate::operator::{
+    OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo,
+};
 use crate::record::{Batch, EdgeSchema, Record, RecordBuilder, RecordReader};
 use crate::state::{RestoredState, StateBackend};
 use crate::time::{InputWatermarks, Micros, Watermark};
@@ -86,16 +88,20 @@ impl OperatorHarness {
             emitted: BTreeMap::new(),
             step_rows_max: 0,
             pushed: 0,
-            generation: snapshot.map_or(1, |snapshot| snapshot.checkpoint.generation + 1),
-            checkpoints: snapshot.map_or(0, |snapshot| snapshot.checkpoint.number),
+            generation: snapshot.map_or(1, |snapshot| snapshot.manifest.checkpoint.generation + 1),
+            checkpoints: snapshot.map_or(0, |snapshot| snapshot.manifest.checkpoint.number),
             metrics: Registry::default(),
             site,
         };
         for subtask in 0..harness.site.parallelism {
-            let Site { parallelism, max_parallelism, .. } = harness.site;
-            let restored =
-                snapshot.map(|snapshot| snapshot.restored(subtask, parallelism, max_parallelism));
-            harness.open_instance(factory, subtask, &restored.unwrap_or_default())?;
+            let Site { uid, parallelism, max_parallelism, .. } = &harness.site;
+            let restored = match snapshot {
+                Some(HarnessSnapshot { manifest, .. }) => {
+                    manifest.restored_for(uid, subtask, *parallelism, *max_parallelism)?
+                }
+                None => RestoredState::default(),
+            };
+            harness.open_instance(factory, subtask, &restored)?;
         }
         harness.settle()?;
         Ok(harness)
@@ -157,7 +163,8 @@ impl OperatorHarness {
             )));
         }
         let Site { parallelism, max_parallelism, .. } = self.site;
-        let shares = self.inputs[input].route(Batch::new(records), parallelism, max_parallelism, self.pushed)?;
+        let shares =
+            self.inputs[input].route(Batch::new(records), parallelism, max_parallelism, self.pushed)?;
         self.pushed += 1;
         for (instance, batch) in shares {
             self.drive(instance, |operator, cx| operator.process(input, batch, cx))?;
@@ -306,7 +313,9 @@ impl OperatorHarness {
     /// What the operator or the store fails with.
     pub fn complete_snapshot(&mut self, pending: PendingSnapshot) -> Result<HarnessSnapshot> {
         let checkpoint = pending.checkpoint;
-        let mut parts = Vec::new();
+        let Site { uid, parallelism, max_parallelism, .. } = &self.site;
+        let mut manifest = Manifest::new("harness", checkpoint, 0, *max_parallelism);
+        manifest.add_operator(uid, *parallelism);
         for (instance, snapshot) in self.instances.iter().zip(pending.instances) {
             let subtask = instance.info.subtask;
             let site = SnapshotSite {
@@ -322,12 +331,12 @@ impl OperatorHarness {
             for task in snapshot.tasks {
                 own.extend(task(&site)?);
             }
-            parts.push(own);
+            manifest.add_parts(uid, subtask, own);
         }
         for instance in &mut self.instances {
             instance.operator.checkpoint_completed(checkpoint)?;
         }
-        Ok(HarnessSnapshot { checkpoint, storage: self.site.storage.clone(), parts })
+        Ok(HarnessSnapshot { manifest, uid: self.site.uid.clone(), storage: self.site.storage.clone() })
     }
 
     /// Drops what the barrier froze and tells the operator that the checkpoint will never be.

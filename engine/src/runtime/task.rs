@@ -465,7 +465,9 @@ fn upload_operators(
 }
 
 fn drain(edges: &mut [EdgeWriter]) -> bool {
-    edges.iter_mut().fold(true, |drained, edge| edge.drain() && drained)
+    // Each is tried, also behind one that is blocked.
+    let blocked = edges.iter_mut().filter_map(|edge| (!edge.drain()).then_some(())).count();
+    blocked == 0
 }
 
 fn send_idle(edges: &mut [EdgeWriter], idle: bool) -> Result<()> {

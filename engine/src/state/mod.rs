@@ -44,6 +44,7 @@ mod timer_key;
 mod timer_overlay;
 mod timer_queue;
 mod timers;
+mod timestamp;
 mod unit;
 mod value;
 mod varint;

@@ -67,7 +67,7 @@ impl Clusters {
             }
             Ok((name, Cluster::Real(Box::new(cluster))))
         };
-        CLUSTERS.iter().map(|name| start(&name)).collect::<Result<_>>().map(Clusters)
+        CLUSTERS.iter().map(start).collect::<Result<_>>().map(Clusters)
     }
 
     /// `host:port` of a cluster.
@@ -121,6 +121,8 @@ impl Clusters {
     pub fn produce(&self, name: &str, payloads: impl Iterator<Item = String>) -> Result<usize> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.bootstrap(name)).set("linger.ms", "20");
+        // Small batches, so that a consumer that fetches little ahead can.
+        config.set("batch.num.messages", "100");
         let producer: ThreadedProducer<DefaultProducerContext> =
             config.create().map_err(kafka("making a producer"))?;
         let mut count = 0;
@@ -143,7 +145,8 @@ impl Clusters {
         config.set("bootstrap.servers", self.bootstrap(name)).set("group.id", "demo-verifier");
         config.set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().map_err(kafka("making a consumer"))?;
-        let (low, high) = consumer.fetch_watermarks(topic, 0, TIMEOUT).map_err(kafka("asking for offsets"))?;
+        let (low, high) =
+            consumer.fetch_watermarks(topic, 0, TIMEOUT).map_err(kafka("asking for offsets"))?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(topic, 0, Offset::Beginning).map_err(kafka("assigning"))?;
         consumer.assign(&assignment).map_err(kafka("assigning"))?;

@@ -8,7 +8,8 @@ mod progress;
 mod verify;
 
 pub use child::{ChildOptions, run_child};
-pub use parent::run_parent;
+pub use parent::{KillAt, Report, Script, run_parent, run_script};
+pub use verify::Verdict;
 
 /// The clusters, by name.
 pub const CLUSTERS: [&str; 2] = ["east", "west"];

@@ -1,6 +1,7 @@
 //! The parent: starts everything, breaks what it started, and judges.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -24,17 +25,78 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Rows that each of the two tasks reads in a second, so that there is something to see.
 const ROWS_PER_SECOND: u32 = 1_000;
 
+/// What is done to the job while it runs.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Real brokers and Azurite, or everything embedded.
+    pub real: bool,
+    /// Rows that each of the two tasks reads in a second.
+    pub rows_per_second: u32,
+    /// Whether cluster `west` goes away for some seconds, once a fifth of the rows is read.
+    pub outage: bool,
+    /// When the job's process is killed: so long after it was started.
+    pub kills: Vec<KillAt>,
+}
+
+/// When the job's process gets its SIGKILL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillAt {
+    /// So long after it was started.
+    After(Duration),
+    /// When it has read half of all rows, no outage is on, and a checkpoint is there.
+    Halfway,
+}
+
+/// What came of a script.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Input rows.
+    pub rows: usize,
+    /// What had to be found.
+    pub expected: Expected,
+    /// What was.
+    pub verdict: Verdict,
+    /// How often the process was started again.
+    pub restarts: u32,
+    /// How often a cluster went away and came back.
+    pub outages: u32,
+}
+
+impl Report {
+    /// Whether every result arrived, exactly once and right.
+    pub fn is_clean(&self) -> bool {
+        let whole =
+            self.verdict.records_in == self.rows && self.verdict.results_out == self.expected.results();
+        whole && self.verdict.lost == 0 && self.verdict.duplicated == 0 && self.verdict.wrong == 0
+    }
+}
+
 /// Runs the demo. Returns whether every result arrived exactly once.
 ///
 /// # Errors
 /// When a part of it cannot be started or ends before its time.
 pub fn run_parent(real: bool) -> Result<bool> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| Error::external("no path of this program").caused_by(error))?;
+    let kills = vec![KillAt::Halfway];
+    let script = Script { real, rows_per_second: ROWS_PER_SECOND, outage: true, kills };
+    let report = run_script(&program, &script)?;
+    show(&report.expected);
+    print_report(&report);
+    Ok(report.is_clean() && report.restarts == 1 && report.outages == 1)
+}
+
+/// Runs the job, with `program job ..` as its process, through a script.
+///
+/// # Errors
+/// When a part of it cannot be started or ends before its time.
+pub fn run_script(program: &Path, script: &Script) -> Result<Report> {
     let flights = load(&shipped_file())?;
     let expected = expected(&flights)?;
     println!("{} flights; a plain loop finds {} results in them", flights.len(), expected.results());
     let directory =
         tempfile::tempdir().map_err(|error| Error::external("no temporary directory").caused_by(error))?;
-    let clusters = if real { Clusters::real()? } else { Clusters::embedded()? };
+    let clusters = if script.real { Clusters::real()? } else { Clusters::embedded()? };
     for cluster in CLUSTERS {
         let own = flights.iter().filter(|flight| flight.cluster() == cluster).map(Flight::json);
         let payloads = own.collect::<Result<Vec<_>>>()?;
@@ -45,39 +107,38 @@ pub fn run_parent(real: bool) -> Result<bool> {
     let written = std::fs::write(&topology, topology_text(&clusters));
     written.map_err(|error| Error::external("cannot write the topology").caused_by(error))?;
     let metrics = Registry::default();
-    let gateway = PrismGateway::start(GatewayConfig::new("127.0.0.1:0", &topology), &metrics.group(Vec::new()))?;
+    let gateway =
+        PrismGateway::start(GatewayConfig::new("127.0.0.1:0", &topology), &metrics.group(Vec::new()))?;
     println!("prism at {}", gateway.endpoint());
-    let azurite = if real { Some(Store::azurite()?) } else { None };
+    let azurite = if script.real { Some(Store::azurite()?) } else { None };
     let store = azurite.as_ref().map_or_else(
         || format!("file://{}", directory.path().join("checkpoints").display()),
         |store| store.url.clone(),
     );
-    println!("checkpoints in {}", if real { "Azurite, az://demo" } else { "a local directory" });
+    println!("checkpoints in {}", if script.real { "Azurite, az://demo" } else { "a local directory" });
 
-    let mut command = Command::new(
-        std::env::current_exe().map_err(|error| Error::external("no path of this program").caused_by(error))?,
-    );
+    let mut command = Command::new(program);
     command.arg("job").arg(&topology).arg(gateway.endpoint()).arg(&store).arg(directory.path().join("state"));
-    command.arg(ROWS_PER_SECOND.to_string());
+    command.arg(script.rows_per_second.to_string());
     if let Some(store) = &azurite {
         command.envs(store.environment.iter().cloned());
     }
-    let (restarts, outages) = drive(&mut command, &clusters, flights.len())?;
+    let (restarts, outages) = drive(&mut command, &clusters, script, flights.len())?;
     let verdict = verify(&clusters, &expected)?;
     gateway.stop()?;
-    show(&expected);
-    report(&verdict, restarts, outages);
-    let whole = verdict.records_in == flights.len() && verdict.results_out == expected.results();
-    let clean = verdict.lost == 0 && verdict.duplicated == 0 && verdict.wrong == 0;
-    Ok(whole && clean && restarts == 1 && outages == 1)
+    Ok(Report { rows: flights.len(), expected, verdict, restarts, outages })
 }
 
 fn topology_text(clusters: &Clusters) -> String {
     let mut text = "version: 1\nclusters:\n".to_string();
     for cluster in CLUSTERS {
         let bootstrap = clusters.bootstrap(cluster);
-        let settings = "reconnect.backoff.ms: \"50\", reconnect.backoff.max.ms: \"500\"";
-        text.push_str(&format!("  {cluster}: {{ bootstrap: \"{bootstrap}\", settings: {{ {settings} }} }}\n"));
+        // Little is fetched ahead, so that an outage is felt at once.
+        let settings = "reconnect.backoff.ms: \"50\", reconnect.backoff.max.ms: \"500\", \
+                        queued.min.messages: \"200\", queued.max.messages.kbytes: \"64\"";
+        text.push_str(&format!(
+            "  {cluster}: {{ bootstrap: \"{bootstrap}\", settings: {{ {settings} }} }}\n"
+        ));
     }
     text.push_str("topics:\n");
     for topic in std::iter::once(FLIGHTS).chain(OUTPUTS) {
@@ -115,7 +176,8 @@ struct Running {
 
 fn spawn(command: &mut Command) -> Result<Running> {
     let child = command.stdout(Stdio::piped()).spawn();
-    let mut child = child.map_err(|error| Error::external("the job's process did not start").caused_by(error))?;
+    let mut child =
+        child.map_err(|error| Error::external("the job's process did not start").caused_by(error))?;
     let (sender, lines) = channel();
     if let Some(stdout) = child.stdout.take() {
         std::thread::spawn(move || {
@@ -127,45 +189,39 @@ fn spawn(command: &mut Command) -> Result<Running> {
     Ok(Running { child, lines })
 }
 
-/// Runs the child to its end through an outage and a kill. Returns the restarts and the outages.
-fn drive(command: &mut Command, clusters: &Clusters, rows: usize) -> Result<(u32, u32)> {
+/// Runs the child to its end through an outage and kills. Returns the restarts and the outages.
+fn drive(command: &mut Command, clusters: &Clusters, script: &Script, rows: usize) -> Result<(u32, u32)> {
     let started = Instant::now();
     let mut running = spawn(command)?;
+    let mut run_since = Instant::now();
     let (mut restarts, mut outages) = (0, 0);
-    let mut away_since = None;
+    let mut away_since: Option<Instant> = None;
+    let mut kills = script.kills.iter();
+    let mut kill = kills.next();
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+    let mut progress = Progress::default();
     loop {
         if started.elapsed() > PATIENCE {
             let _ = running.child.kill();
             return Err(Error::external(format!("the job is not over after {PATIENCE:?}")));
         }
-        let mut progress = None;
-        if let Ok(line) = running.lines.recv_timeout(Duration::from_millis(200)) {
+        if let Ok(line) = running.lines.recv_timeout(Duration::from_millis(50)) {
             println!("{:5.1} s | {line}", started.elapsed().as_secs_f64());
-            progress = parse(&line);
+            progress = parse(&line).unwrap_or(progress);
         }
-        if let Some(Progress { rows_in, checkpoint }) = progress {
-            if outages == 0 && away_since.is_none() && restarts == 0 && rows_in > rows / 5 {
-                println!("--- cluster west goes away");
-                clusters.take_away("west")?;
-                away_since = Some(Instant::now());
-            }
-            if restarts == 0 && outages == 1 && rows_in > rows / 2 && checkpoint > 0 {
-                println!("--- kill -9 {}", running.child.id());
-                let _ = running.child.kill();
-                let _ = running.child.wait();
-                restarts += 1;
-                running = spawn(command)?;
-                println!("--- started again from checkpoint {checkpoint} or a later one");
-            }
+        if script.outage && outages == 0 && away_since.is_none() && progress.rows_in > rows / 5 {
+            println!("--- cluster west goes away");
+            clusters.take_away("west")?;
+            away_since = Some(Instant::now());
         }
-        if away_since.is_some_and(|since: Instant| since.elapsed() > OUTAGE) {
+        if away_since.is_some_and(|since| since.elapsed() > OUTAGE) {
             away_since = None;
             clusters.bring_back("west")?;
             outages += 1;
             println!("--- cluster west is back");
         }
-        let status = running.child.try_wait().map_err(|error| Error::external("lost the job").caused_by(error))?;
+        let status =
+            running.child.try_wait().map_err(|error| Error::external("lost the job").caused_by(error))?;
         if let Some(status) = status {
             for line in running.lines.try_iter() {
                 println!("{:5.1} s | {line}", started.elapsed().as_secs_f64());
@@ -174,6 +230,24 @@ fn drive(command: &mut Command, clusters: &Clusters, rows: usize) -> Result<(u32
                 return Err(Error::external(format!("the job's process ended with {status}")));
             }
             return Ok((restarts, outages));
+        }
+        let halfway =
+            progress.rows_in > rows / 2 && progress.checkpoint > 0 && outages == u32::from(script.outage);
+        let due = match kill {
+            Some(KillAt::After(delay)) => run_since.elapsed() >= *delay,
+            Some(KillAt::Halfway) => halfway,
+            None => false,
+        };
+        if due {
+            println!("--- kill -9 {}", running.child.id());
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+            restarts += 1;
+            running = spawn(command)?;
+            run_since = Instant::now();
+            println!("--- started again from checkpoint {} or a later one", progress.checkpoint);
+            progress = Progress::default();
+            kill = kills.next();
         }
     }
 }
@@ -201,7 +275,8 @@ fn show(expected: &Expected) {
     println!("alerts             {}\n", expected.alerts.len());
 }
 
-fn report(verdict: &Verdict, restarts: u32, outages: u32) {
+fn print_report(report: &Report) {
+    let Report { verdict, restarts, outages, .. } = report;
     println!("copies dropped by id: {}", verdict.copies);
     println!("records in: {}", verdict.records_in);
     println!("results out: {}", verdict.results_out);

@@ -150,5 +150,13 @@ pub(super) fn explain(error: &DataFusionError) -> String {
 }
 
 fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().trim_end_matches('.').to_string()
+    // DataFusion's suggestion for a function stands on the second line, its candidates below.
+    let lines: Vec<&str> = message.lines().take(2).collect();
+    match lines.as_slice() {
+        [first, second] if second.starts_with("Did you mean") => {
+            format!("{}; did you mean{}", first.trim_end_matches('.'), &second["Did you mean".len()..])
+        }
+        [first, ..] => first.trim_end_matches('.').to_string(),
+        [] => String::new(),
+    }
 }

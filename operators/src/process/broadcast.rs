@@ -91,14 +91,14 @@ pub trait KeyedBroadcastProcess: Clone + Send + Sync + 'static {
 
 /// What a process function may do with a broadcast row: no key is current. What it emits is
 /// emitted by every instance.
-pub struct BroadcastContext<'a, Out_: Record> {
-    out: &'a mut Out<Out_>,
+pub struct BroadcastContext<'a, U: Record> {
+    out: &'a mut Out<U>,
     watermark: Watermark,
 }
 
-impl<Out_: Record> BroadcastContext<'_, Out_> {
+impl<U: Record> BroadcastContext<'_, U> {
     /// Emits a record, from every instance.
-    pub fn emit(&mut self, record: Out_) {
+    pub fn emit(&mut self, record: U) {
         self.out.emit(record);
     }
 
@@ -140,7 +140,10 @@ impl<P: KeyedBroadcastProcess> Function for WithBroadcast<P> {
 
     fn check(&self, inputs: &[EdgeSchema]) -> Result<()> {
         let [keyed, broadcast] = inputs else {
-            return Err(Error::internal(format!("process takes two inputs, the graph gives {}", inputs.len())));
+            return Err(Error::internal(format!(
+                "process takes two inputs, the graph gives {}",
+                inputs.len()
+            )));
         };
         check_schema::<P::In>(&keyed.schema).context(|| "keyed input".to_string())?;
         check_schema::<P::Broadcast>(&broadcast.schema).context(|| "broadcast input".to_string())
@@ -156,13 +159,7 @@ impl<P: KeyedBroadcastProcess> Function for WithBroadcast<P> {
         self.function.open(cx)
     }
 
-    fn rows(
-        &mut self,
-        input: usize,
-        batch: &Batch,
-        from: usize,
-        run: &mut Run<'_, P::Out>,
-    ) -> Result<usize> {
+    fn rows(&mut self, input: usize, batch: &Batch, from: usize, run: &mut Run<'_, P::Out>) -> Result<usize> {
         let WithBroadcast { function, map, .. } = self;
         if input != BROADCAST_INPUT {
             let reader = RecordReader::<P::In>::new(batch.records())?;

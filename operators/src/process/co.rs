@@ -78,7 +78,10 @@ impl<P: KeyedCoProcess> Function for TwoInputs<P> {
 
     fn check(&self, inputs: &[EdgeSchema]) -> Result<()> {
         let [left, right] = inputs else {
-            return Err(Error::internal(format!("process takes two inputs, the graph gives {}", inputs.len())));
+            return Err(Error::internal(format!(
+                "process takes two inputs, the graph gives {}",
+                inputs.len()
+            )));
         };
         check_schema::<P::Left>(&left.schema).context(|| "left input".to_string())?;
         check_schema::<P::Right>(&right.schema).context(|| "right input".to_string())
@@ -88,13 +91,7 @@ impl<P: KeyedCoProcess> Function for TwoInputs<P> {
         self.0.open(cx)
     }
 
-    fn rows(
-        &mut self,
-        input: usize,
-        batch: &Batch,
-        from: usize,
-        run: &mut Run<'_, P::Out>,
-    ) -> Result<usize> {
+    fn rows(&mut self, input: usize, batch: &Batch, from: usize, run: &mut Run<'_, P::Out>) -> Result<usize> {
         if input == 0 {
             let reader = RecordReader::<P::Left>::new(batch.records())?;
             return run.keyed_rows(input, batch, from, |row, cx| self.0.process_left(reader.row(row), cx));

@@ -1,11 +1,14 @@
 //! What a process function may reach for.
 
-use thalweg_engine::Result;
+use arrow::array::Array;
+use arrow::datatypes::DataType;
 use thalweg_engine::metrics::MetricGroup;
 use thalweg_engine::operator::SubtaskInfo;
-use thalweg_engine::record::{Record, Timestamp};
+use thalweg_engine::record::{ColumnType, Record, Timestamp};
+use thalweg_engine::state::key_encoding::decode_key;
 use thalweg_engine::state::{KeyedState, ListState, MapKey, MapState, StateValue, ValueState};
 use thalweg_engine::time::{Micros, Watermark};
+use thalweg_engine::{Error, Result};
 
 use crate::typed::{Out, SideOutput};
 
@@ -25,7 +28,8 @@ pub struct Timer {
     pub time: Timestamp,
     /// Which time it goes by.
     pub domain: TimeDomain,
-    /// What distinguishes it from other timers of its key at the same time; empty unless given.
+    /// What distinguishes it from other timers of its key at the same time: empty, unless it was
+    /// registered by `cx.state().register_event_timer(at, namespace)`.
     pub namespace: Vec<u8>,
 }
 
@@ -83,22 +87,23 @@ impl ProcessOpen<'_> {
 }
 
 /// What a process function may do with a row or a timer of the current key.
-pub struct ProcessContext<'a, Out_: Record> {
+pub struct ProcessContext<'a, U: Record> {
     pub(super) state: &'a mut KeyedState,
-    pub(super) out: &'a mut Out<Out_>,
+    pub(super) out: &'a mut Out<U>,
+    pub(super) key_types: &'a [DataType],
     pub(super) time: Option<Micros>,
     pub(super) watermark: Watermark,
     pub(super) now: Micros,
 }
 
-impl<Out_: Record> ProcessContext<'_, Out_> {
+impl<U: Record> ProcessContext<'_, U> {
     /// Emits a record.
-    pub fn emit(&mut self, record: Out_) {
+    pub fn emit(&mut self, record: U) {
         self.out.emit(record);
     }
 
     /// Emits a row that lies elsewhere, without making a record of it first.
-    pub fn emit_row(&mut self, row: Out_::Row<'_>) {
+    pub fn emit_row(&mut self, row: U::Row<'_>) {
         self.out.emit_row(row);
     }
 
@@ -116,6 +121,24 @@ impl<Out_: Record> ProcessContext<'_, Out_> {
     /// The states of the current key: `self.last.get(cx.state())`.
     pub fn state(&mut self) -> &mut KeyedState {
         self.state
+    }
+
+    /// One part of the current key: `cx.key::<String>(0)?` is the first key column's value. Rows
+    /// have their key in a column; this is for timers. It decodes the key.
+    ///
+    /// # Errors
+    /// A user error when the key has no such part, or the part is of another type.
+    pub fn key<K: ColumnType>(&self, part: usize) -> Result<K> {
+        let columns = decode_key(self.state.current_key(), self.key_types)?;
+        let Some(column) = columns.get(part) else {
+            return Err(Error::user(format!("the key has {} parts, there is no part {part}", columns.len())));
+        };
+        let typed = column.as_any().downcast_ref::<K::Array>().filter(|_| K::NULLABLE || column.is_valid(0));
+        let typed = typed.ok_or_else(|| {
+            let wanted = std::any::type_name::<K>();
+            Error::user(format!("part {part} of the key is a {}, not a {wanted}", column.data_type()))
+        })?;
+        Ok(K::own(K::read(typed, 0)))
     }
 
     /// The event time of the row (when the edge names a time column and it is not null), or the

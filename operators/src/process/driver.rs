@@ -32,8 +32,13 @@ pub(super) trait Function: Clone + Send + Sync + 'static {
     fn check(&self, inputs: &[EdgeSchema]) -> Result<()>;
     fn open(&mut self, cx: &mut ProcessOpen<'_>, restored: &RestoredState) -> Result<()>;
     /// Takes rows from `from` on until all are done or the step is full; returns the next row.
-    fn rows(&mut self, input: usize, batch: &Batch, from: usize, run: &mut Run<'_, Self::Out>)
-    -> Result<usize>;
+    fn rows(
+        &mut self,
+        input: usize,
+        batch: &Batch,
+        from: usize,
+        run: &mut Run<'_, Self::Out>,
+    ) -> Result<usize>;
     fn on_timer(&mut self, timer: Timer, cx: &mut ProcessContext<'_, Self::Out>) -> Result<()>;
     /// Adds what is not keyed state to a snapshot.
     fn snapshot(&self, snapshot: &mut OperatorSnapshot) -> Result<()> {
@@ -69,6 +74,7 @@ impl<U: Record> Run<'_, U> {
             let mut cx = ProcessContext {
                 state: self.state,
                 out: self.out,
+                key_types: cursor.types(),
                 time: rows.time(row),
                 watermark: self.watermark,
                 now: self.now,
@@ -204,6 +210,7 @@ fn fire<F: Function>(function: &mut F, domain: TimeDomain, run: &mut Run<'_, F::
         let mut cx = ProcessContext {
             state: run.state,
             out: run.out,
+            key_types: run.cursors.first().map_or(&[], KeyCursor::types),
             time: Some(timer.time.0),
             watermark: run.watermark,
             now: run.now,

@@ -73,13 +73,7 @@ impl<P: KeyedProcess> Function for OneInput<P> {
         self.0.open(cx)
     }
 
-    fn rows(
-        &mut self,
-        input: usize,
-        batch: &Batch,
-        from: usize,
-        run: &mut Run<'_, P::Out>,
-    ) -> Result<usize> {
+    fn rows(&mut self, input: usize, batch: &Batch, from: usize, run: &mut Run<'_, P::Out>) -> Result<usize> {
         let reader = RecordReader::<P::In>::new(batch.records())?;
         run.keyed_rows(input, batch, from, |row, cx| self.0.process(reader.row(row), cx))
     }

@@ -38,6 +38,11 @@ impl KeyCursor {
         KeyCursor { input, current: Vec::new(), next: Vec::new(), is_set: false }
     }
 
+    /// The types of the key's columns.
+    pub fn types(&self) -> &[DataType] {
+        &self.input.types
+    }
+
     /// The key columns of a batch.
     pub fn columns(&self, batch: &Batch) -> Vec<ArrayRef> {
         self.input.key.iter().map(|&column| batch.records().column(column).clone()).collect()

@@ -38,12 +38,7 @@ where
     }
 
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(FlatMapper::<T, U, F> {
-            function: self.function.clone(),
-            out: Out::new(&self.sides),
-            pending: None,
-            input: PhantomData,
-        }))
+        Ok(Box::new(FlatMapper::<T, U, F>::new(self.function.clone(), &self.sides)))
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
@@ -56,7 +51,8 @@ where
     }
 }
 
-struct FlatMapper<T, U: Record, F> {
+/// Runs a closure over rows in bounded steps.
+pub(super) struct FlatMapper<T, U: Record, F> {
     function: F,
     out: Out<U>,
     /// A batch of which rows from this index on are still to do.
@@ -70,6 +66,10 @@ where
     U: Record,
     F: for<'a> Fn(T::Row<'a>, &mut Out<U>) + Send,
 {
+    pub(super) fn new(function: F, sides: &SideOutputs) -> Self {
+        FlatMapper { function, out: Out::new(sides), pending: None, input: PhantomData }
+    }
+
     fn step(&mut self, batch: Batch, from: usize, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let reader = RecordReader::<T>::new(batch.records())?;
         let mut next = from;

@@ -3,8 +3,11 @@
 use std::marker::PhantomData;
 
 use thalweg_engine::Result;
-use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
-use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordBuilder, RecordReader, check_schema};
+use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
+use thalweg_engine::record::{EdgeSchema, Record, check_schema};
+
+use super::flat_map::FlatMapper;
+use super::{Out, SideOutputs};
 
 /// Makes a `U` of every `T`, by a closure.
 pub struct MapRows<T, U, F> {
@@ -35,36 +38,13 @@ where
     }
 
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(Mapper::<T, U, F> {
-            function: self.function.clone(),
-            rows: RecordBuilder::default(),
-            input: PhantomData,
-        }))
+        let function = self.function.clone();
+        let emit = move |row: T::Row<'_>, out: &mut Out<U>| out.emit(function(row));
+        Ok(Box::new(FlatMapper::<T, U, _>::new(emit, &SideOutputs::none())))
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         check_schema::<T>(&single_input(inputs)?.schema)?;
         Ok(vec![U::edge_schema()?])
-    }
-}
-
-struct Mapper<T, U: Record, F> {
-    function: F,
-    rows: RecordBuilder<U>,
-    input: PhantomData<fn(T)>,
-}
-
-impl<T, U, F> Operator for Mapper<T, U, F>
-where
-    T: Record,
-    U: Record,
-    F: for<'a> Fn(T::Row<'a>) -> U + Send,
-{
-    fn process(&mut self, _input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
-        for row in RecordReader::<T>::new(batch.records())?.rows() {
-            self.rows.push(&(self.function)(row));
-        }
-        cx.emit(Batch::new(self.rows.finish()?));
-        Ok(Step::Done)
     }
 }

@@ -14,7 +14,6 @@ mod map;
 mod out;
 mod side_output;
 mod stream;
-mod union;
 
 pub use filter::FilterRows;
 pub use flat_map::FlatMapRows;
@@ -22,4 +21,3 @@ pub use map::MapRows;
 pub use out::Out;
 pub use side_output::{SideOutput, SideOutputs};
 pub use stream::{TypedExt, TypedKeyedStream, TypedStream};
-pub use union::Union;

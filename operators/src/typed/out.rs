@@ -9,19 +9,22 @@ use super::side_output::SideRows;
 use super::{SideOutput, SideOutputs};
 
 /// After this many gathered rows a step ends, so that memory is bounded.
-pub(crate) const STEP_ROWS_MAX: usize = 8192;
+const STEP_ROWS_MAX: usize = 8192;
+/// As for rows: after about this many gathered bytes.
+const STEP_BYTES_MAX: usize = 4 << 20;
 
 /// Gathers the records that a function emits.
 pub struct Out<U: Record> {
     main: RecordBuilder<U>,
     sides: Vec<(&'static str, Box<dyn SideRows>)>,
     rows: usize,
+    bytes: usize,
     mistake: Option<Error>,
 }
 
 impl<U: Record> Out<U> {
     pub(crate) fn new(sides: &SideOutputs) -> Self {
-        Out { main: RecordBuilder::default(), sides: sides.builders(), rows: 0, mistake: None }
+        Out { main: RecordBuilder::default(), sides: sides.builders(), rows: 0, bytes: 0, mistake: None }
     }
 
     /// Emits a record.
@@ -32,7 +35,7 @@ impl<U: Record> Out<U> {
     /// Emits a row that lies elsewhere, without making a record of it first.
     pub fn emit_row(&mut self, row: U::Row<'_>) {
         self.main.push_row(row);
-        self.rows += 1;
+        self.count(U::row_bytes(row));
     }
 
     /// Emits a record on a side output. It must be among those that the operator declares:
@@ -47,7 +50,7 @@ impl<U: Record> Out<U> {
         match rows.and_then(|rows| rows.as_any().downcast_mut::<RecordBuilder<S>>()) {
             Some(rows) => {
                 rows.push_row(row);
-                self.rows += 1;
+                self.count(S::row_bytes(row));
             }
             None => {
                 let message = format!(
@@ -60,9 +63,14 @@ impl<U: Record> Out<U> {
         }
     }
 
+    fn count(&mut self, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes;
+    }
+
     /// Whether the step should end.
     pub(crate) fn is_full(&self) -> bool {
-        self.rows >= STEP_ROWS_MAX || self.mistake.is_some()
+        self.rows >= STEP_ROWS_MAX || self.bytes >= STEP_BYTES_MAX || self.mistake.is_some()
     }
 
     /// Emits what was gathered.
@@ -73,7 +81,7 @@ impl<U: Record> Out<U> {
         if self.rows == 0 {
             return Ok(());
         }
-        self.rows = 0;
+        (self.rows, self.bytes) = (0, 0);
         if self.main.row_count() > 0 {
             cx.emit(Batch::new(self.main.finish()?));
         }

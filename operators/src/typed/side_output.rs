@@ -10,7 +10,12 @@ use thalweg_engine::{Error, Result};
 /// The name of a side output, with the record that flows on it. Make it a constant, declare it
 /// with the operator, and take its stream with [`super::TypedStream::side_output`].
 ///
-/// ```ignore
+/// ```
+/// # use thalweg_engine::record::Record;
+/// # use thalweg_operators::typed::SideOutput;
+/// # #[derive(Record)]
+/// # #[record(crate = "thalweg_engine")]
+/// # struct Flight { carrier: String }
 /// const LATE: SideOutput<Flight> = SideOutput::new("late");
 /// ```
 pub struct SideOutput<S> {

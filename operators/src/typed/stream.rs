@@ -1,19 +1,46 @@
 //! Streams whose rows are read as a record.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use thalweg_engine::Error;
 use thalweg_engine::graph::{KeyedStream, Stream};
 use thalweg_engine::record::{Record, check_schema};
 use thalweg_engine::time::WatermarkStrategy;
 
-use super::{FilterRows, FlatMapRows, MapRows, Out, SideOutput, SideOutputs, Union};
+use super::{FilterRows, FlatMapRows, MapRows, Out, SideOutput, SideOutputs};
 use crate::process::{
     KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, process, process_broadcast, process_two,
 };
 
 /// Reads a stream's rows as records.
+///
+/// ```
+/// use thalweg_engine::graph::Stream;
+/// use thalweg_engine::record::Record;
+/// use thalweg_operators::typed::{Out, TypedExt, TypedStream};
+///
+/// #[derive(Record)]
+/// #[record(crate = "thalweg_engine")]
+/// struct Line {
+///     text: String,
+/// }
+///
+/// #[derive(Record)]
+/// #[record(crate = "thalweg_engine")]
+/// struct Word {
+///     word: String,
+///     length: u64,
+/// }
+///
+/// fn long_words(lines: &Stream) -> TypedStream<Word> {
+///     let words = lines.typed::<Line>().flat_map(|line, out: &mut Out<Word>| {
+///         for word in line.text.split(' ') {
+///             out.emit_row(WordRow { word, length: word.len() as u64 });
+///         }
+///     });
+///     words.filter(|word| word.length > 8).uid("long-words")
+/// }
+/// ```
 pub trait TypedExt {
     /// The stream as one of `T`. That every field of `T` has its column, of its type, is checked
     /// here and reported when the job is built.
@@ -105,11 +132,16 @@ impl<T: Record> TypedStream<T> {
         TypedStream::of(self.stream.apply(operator), sides)
     }
 
-    /// This stream and others as one. Their columns must be the same.
+    /// This stream and others as one. They must have the same columns by name and type, those that
+    /// the record does not know among them; without the feature `sql` in the same order, too.
     #[must_use]
     pub fn union(&self, others: &[&TypedStream<T>]) -> TypedStream<T> {
         let others: Vec<_> = others.iter().map(|other| &other.stream).collect();
-        TypedStream::of(self.stream.union_apply(&others, Arc::new(Union)), SideOutputs::none())
+        #[cfg(feature = "sql")]
+        let united = crate::StreamExt::union(&self.stream, &others);
+        #[cfg(not(feature = "sql"))]
+        let united = self.stream.union_apply(&others, std::sync::Arc::new(crate::union::Union));
+        TypedStream::of(united, SideOutputs::none())
     }
 
     /// Keys the stream by columns, by name: `key_by(["user"])`.
@@ -121,7 +153,8 @@ impl<T: Record> TypedStream<T> {
     pub fn side_output<S: Record>(&self, side: SideOutput<S>) -> TypedStream<S> {
         let Some(index) = self.sides.index_of(side.name()) else {
             let declared = self.sides.names().join(", ");
-            let message = format!("there is no side output {:?} among those declared: {declared}", side.name());
+            let message =
+                format!("there is no side output {:?} among those declared: {declared}", side.name());
             self.stream.environment().mistake(&Error::user(message));
             return TypedStream::of(self.stream.clone(), SideOutputs::none());
         };
@@ -183,11 +216,7 @@ impl<T: Record> TypedKeyedStream<T> {
     }
 
     /// Runs a process function over the rows of two streams that have the same key.
-    pub fn process_with<P>(
-        &self,
-        right: &TypedKeyedStream<P::Right>,
-        function: P,
-    ) -> TypedStream<P::Out>
+    pub fn process_with<P>(&self, right: &TypedKeyedStream<P::Right>, function: P) -> TypedStream<P::Out>
     where
         P: KeyedCoProcess<Left = T>,
     {

@@ -3,7 +3,8 @@
 /// Why the process ends. Documented for users in `thalweg --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done. A bounded job has ended by itself; a file has no mistakes.
+    /// 0: done. A bounded job has ended by itself; a file has no mistakes; a gateway was told to
+    /// stop.
     Done,
     /// 1: the job failed, after its restarts.
     Failed,
@@ -32,7 +33,7 @@ impl Exit {
 /// The table of exit codes, for `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0    done: a bounded job has ended by itself, or a file has no mistakes
+  0    done: a bounded job has ended by itself, a file has no mistakes, a gateway was told to stop
   1    the job failed, after its restarts
   2    the command line or a configuration is wrong; nothing was run
   3    a signal ended the job before a last checkpoint was complete
@@ -50,7 +51,10 @@ mod tests {
         assert_eq!(codes.map(Exit::code), [0, 1, 2, 3]);
         assert_eq!([Exit::Stopped(2), Exit::Stopped(15)].map(Exit::code), [130, 143]);
         for code in [0, 1, 2, 3, 130, 143] {
-            assert!(EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
+            assert!(
+                EXIT_CODES.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))),
+                "{code}"
+            );
         }
     }
 }

@@ -36,9 +36,8 @@ impl MetricsServer {
                     let text = registry.prometheus_text();
                     async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
                 };
-                let router = Router::new()
-                    .route("/metrics", get(text))
-                    .route("/healthz", get(|| async { "ok\n" }));
+                let router =
+                    Router::new().route("/metrics", get(text)).route("/healthz", get(|| async { "ok\n" }));
                 // A scraper that keeps its connection open does not keep the process.
                 tokio::select! {
                     served = axum::serve(listener, router) => {

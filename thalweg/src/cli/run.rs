@@ -57,7 +57,9 @@ fn run(arguments: &RunArguments) -> Exit {
         if let Some(parallelism) = arguments.parallelism {
             if parallelism > job.spec.settings.max_parallelism {
                 let limit = job.spec.settings.max_parallelism;
-                eprintln!("error: --parallelism {parallelism} exceeds the job's max_parallelism, which is {limit}");
+                eprintln!(
+                    "error: --parallelism {parallelism} exceeds the job's max_parallelism, which is {limit}"
+                );
                 return Exit::Mistaken;
             }
             job.spec.settings.parallelism = parallelism;
@@ -82,6 +84,8 @@ fn run(arguments: &RunArguments) -> Exit {
 
 fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
     let name = job.spec.settings.name.clone();
+    let sources: Vec<String> = job.spec.sources.iter().map(|source| source.name.clone()).collect();
+    let sinks: Vec<String> = job.spec.sinks.iter().map(|sink| sink.name.clone()).collect();
     let failed = |error: &thalweg_engine::Error| {
         eprintln!("error: job {name}: {error}");
         Exit::Failed
@@ -114,12 +118,22 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
             Exit::Failed
         }
     };
-    eprintln!("{}", summary_text(&name, &summary, registry));
+    let read = total_of(registry, "rows_out_total", &sources);
+    let written = total_of(registry, "rows_in_total", &sinks);
+    eprintln!("{}", summary_text(&name, &summary, read, written));
     exit
 }
 
+/// The sum of a metric over these operators.
+fn total_of(registry: &Registry, metric: &str, uids: &[String]) -> i64 {
+    let of = |labels: &[(&'static str, String)]| {
+        labels.iter().any(|(name, value)| *name == "uid" && uids.contains(value))
+    };
+    registry.series(metric).iter().filter(|(labels, _)| of(labels)).map(|(_, value)| value).sum()
+}
+
 /// The last words, for people: how it ended and what it did.
-fn summary_text(name: &str, summary: &JobSummary, registry: &Registry) -> String {
+fn summary_text(name: &str, summary: &JobSummary, read: i64, written: i64) -> String {
     let how = match summary.outcome {
         Outcome::Completed => "done",
         Outcome::Stopped => "stopped after a last checkpoint",
@@ -127,12 +141,9 @@ fn summary_text(name: &str, summary: &JobSummary, registry: &Registry) -> String
         Outcome::Failed { .. } => "failed",
         Outcome::Fenced { .. } => "taken over by a newer run",
     };
+    let seconds = summary.elapsed.as_secs_f64();
+    let restarts = summary.restarts;
     format!(
-        "job {name}: {how} in {:.1} s; rows in and out of operators {} and {}, checkpoints {}, restarts {}",
-        summary.elapsed.as_secs_f64(),
-        registry.total("rows_in_total"),
-        registry.total("rows_out_total"),
-        registry.total("checkpoints_completed_total"),
-        summary.restarts
+        "job {name}: {how} in {seconds:.1} s; {read} rows read, {written} rows written, {restarts} restarts"
     )
 }

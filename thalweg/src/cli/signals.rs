@@ -27,7 +27,10 @@ impl SignalWatch {
         std::thread::Builder::new().name("signals".to_string()).spawn(move || {
             for signal in signals.forever() {
                 if seen.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                    tracing::info!(signal, "stopping after a last checkpoint; a second signal leaves at once");
+                    tracing::info!(
+                        signal,
+                        "stopping after a last checkpoint; a second signal leaves at once"
+                    );
                     stop();
                 } else {
                     tracing::warn!(signal, "leaving at once");

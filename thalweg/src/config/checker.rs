@@ -172,7 +172,12 @@ impl<'a> Checker<'a> {
         match read(text.trim()) {
             Ok(value) => Some(value),
             Err(message) => {
-                self.mistake_at(node, format!("{message}, found {}", self.shown(node)));
+                // A suggestion comes last.
+                let (message, hint) = match message.split_once("; did you mean") {
+                    Some((message, hint)) => (message, format!("; did you mean{hint}")),
+                    None => (message.as_str(), String::new()),
+                };
+                self.mistake_at(node, format!("{message}, found {}{hint}", self.shown(node)));
                 None
             }
         }
@@ -245,9 +250,7 @@ impl<'a> Checker<'a> {
 
     fn is_foreign(&self, node: &Node) -> bool {
         match &node.value {
-            Value::Text { text, .. } => {
-                interpolate(text, self.environment).is_ok_and(|done| done.is_foreign)
-            }
+            Value::Text { text, .. } => interpolate(text, self.environment).is_ok_and(|done| done.is_foreign),
             _ => false,
         }
     }
@@ -261,7 +264,11 @@ impl<'a> Checker<'a> {
             Value::Text { text, .. } => {
                 let cut: String = text.chars().take(SHOWN_CHARACTERS_MAX).collect();
                 let dots = if cut.len() < text.len() { "..." } else { "" };
-                format!("`{cut}{dots}`")
+                // What stands before an `@` may be somebody's password.
+                match cut.rsplit_once('@') {
+                    Some((_, host)) => format!("`***@{host}{dots}`"),
+                    None => format!("`{cut}{dots}`"),
+                }
             }
             _ => node.kind().to_string(),
         }
@@ -271,9 +278,9 @@ impl<'a> Checker<'a> {
 /// Whether what stands under this key is secret by its name.
 pub(super) fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "secret", "token", "sas", "credential", "private_key", "api_key"]
-        .iter()
-        .any(|word| key.split(['.', '_', '-']).any(|part| part == *word) || (word.contains('_') && key.contains(word)))
+    ["password", "secret", "token", "sas", "credential", "private_key", "api_key"].iter().any(|word| {
+        key.split(['.', '_', '-']).any(|part| part == *word) || (word.contains('_') && key.contains(word))
+    })
 }
 
 /// `a, b or c`, each in backticks.

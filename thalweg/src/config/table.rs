@@ -44,6 +44,11 @@ impl<'a> Table<'a> {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
+    /// Takes every key for a known one.
+    pub fn know_all(&self) {
+        self.known.borrow_mut().extend(self.entries.iter().map(|entry| entry.key.clone()));
+    }
+
     /// The value of a key that may be missing. A key without a value is a mistake.
     pub fn optional(&self, key: &str) -> Option<&'a Node> {
         self.known.borrow_mut().push(key.to_string());

@@ -26,7 +26,8 @@ const SIZES: [(&str, u64); 9] = [
 /// # Errors
 /// What was expected.
 pub fn parse_duration(text: &str) -> Result<i64, String> {
-    let expected = || "expected a duration such as `250ms`, `10s`, `1h 30m` (units us, ms, s, m, h, d)".to_string();
+    let expected =
+        || "expected a duration such as `250ms`, `10s`, `1h 30m` (units us, ms, s, m, h, d)".to_string();
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(0);
@@ -49,7 +50,8 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
 /// # Errors
 /// What was expected.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let expected = || "expected a size such as `512MiB` or `2GiB` (units B, kB, MB, GB, KiB, MiB, GiB)".to_string();
+    let expected =
+        || "expected a size such as `512MiB` or `2GiB` (units B, kB, MB, GB, KiB, MiB, GiB)".to_string();
     let (number, unit, after) = number_and_unit(text.trim()).ok_or_else(expected)?;
     let unit = unit.to_ascii_lowercase();
     let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(expected)?;

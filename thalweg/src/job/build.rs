@@ -23,7 +23,7 @@ pub(super) fn build(
     memory: Option<&MemoryPlan>,
 ) -> Option<Graph> {
     let before = checker.count();
-    let mut builder = Builder { checker, environment: Environment::new(), streams: BTreeMap::new() };
+    let mut builder = Builder { environment: Environment::new(), streams: BTreeMap::new() };
     for source in &job.sources {
         if let Some(stream) = build_source(checker, &builder.environment, source, memory) {
             builder.finish(source, stream);
@@ -39,7 +39,7 @@ pub(super) fn build(
     for sink in &job.sinks {
         if let Some(inputs) = builder.inputs(&sink.spec.inputs)
             && let Some(input) = inputs.first()
-            && let Some(stream) = build_sink(checker, sink, input)
+            && let Some(stream) = build_sink(checker, sink, input, memory)
         {
             builder.finish(sink, stream);
         }
@@ -56,13 +56,12 @@ pub(super) fn build(
     }
 }
 
-struct Builder<'a> {
-    checker: &'a Checker<'a>,
+struct Builder {
     environment: Environment,
     streams: BTreeMap<String, Stream>,
 }
 
-impl Builder<'_> {
+impl Builder {
     /// The streams of these inputs; `None` when one of them was a mistake, which is reported.
     fn inputs(&self, inputs: &[InputSpec]) -> Option<Vec<Stream>> {
         inputs
@@ -71,13 +70,8 @@ impl Builder<'_> {
                 let stream = self.streams.get(&input.from)?;
                 match input.output.as_deref() {
                     None => Some(stream.clone()),
-                    Some(_) => {
-                        let side = stream.side_output(1);
-                        if side.edge_schema().is_none() {
-                            self.checker.mistake(&input.place, "there is no such side output");
-                        }
-                        side.edge_schema().is_some().then_some(side)
-                    }
+                    // Sources and windows have one side output each; another name was reported.
+                    Some(_) => Some(stream.side_output(1)).filter(|side| side.edge_schema().is_some()),
                 }
             })
             .collect()

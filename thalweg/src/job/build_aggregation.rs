@@ -36,9 +36,8 @@ pub(super) fn build_aggregation(
     let bytes = memory.and_then(|plan| usize::try_from(plan.cache_bytes_per_instance).ok());
     match &step.spec.kind {
         StepKind::Window { size, offset, allowed_lateness, .. } => {
-            let window = Tumbling::new(&key, *size, aggregates)
-                .offset(*offset)
-                .allowed_lateness(*allowed_lateness);
+            let window =
+                Tumbling::new(&key, *size, aggregates).offset(*offset).allowed_lateness(*allowed_lateness);
             let window = match bytes {
                 Some(bytes) => window.memory_bytes(bytes),
                 None => window,

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
-use thalweg_connectors::format::{Csv, CsvEncoder, Encoder, Format, Json, JsonEncoder, OnDecodeError, Raw, RawEncoder};
+use thalweg_connectors::format::{
+    Csv, CsvEncoder, Encoder, Format, Json, JsonEncoder, OnDecodeError, Raw, RawEncoder,
+};
 use thalweg_engine::{Error, Result};
 
 use super::spec::{ColumnSpec, FormatSpec, OnDecodeErrorSpec};
 
 /// The Arrow schema of a schema in a job file.
 pub(super) fn schema_of(columns: &[ColumnSpec]) -> Schema {
-    let fields = columns.iter().map(|column| {
-        Field::new(column.name.clone(), column.data_type.clone(), column.nullable)
-    });
+    let fields = columns
+        .iter()
+        .map(|column| Field::new(column.name.clone(), column.data_type.clone(), column.nullable));
     Schema::new(fields.collect::<Vec<_>>())
 }
 

@@ -8,20 +8,27 @@ use thalweg_connectors::format::{CsvEncoder, JsonEncoder};
 use thalweg_connectors::kafka::topology::{Cluster, Setting};
 use thalweg_connectors::kafka::{self, KafkaSink};
 use thalweg_connectors::print::PrintSink;
+use thalweg_connectors::prism::{Delivery, PrismSink, PrismTarget, RouterConfig};
 use thalweg_connectors::sink::{Sink, SinkParts};
+use thalweg_engine::Result;
 use thalweg_engine::graph::Stream;
 use thalweg_engine::record::EdgeSchema;
-use thalweg_engine::{Error, Result};
+use thalweg_engine::state::MemoryPlan;
 
 use crate::config::{Checker, Placed};
 
 use super::build::edge_of;
 use super::build_format::encoder;
 use super::build_step::column_index;
-use super::spec::{FormatSpec, KafkaSinkSpec, Named, SinkKind, SinkSpec};
+use super::spec::{FormatSpec, KafkaSinkSpec, Named, PrismSinkSpec, PrismTargetSpec, SinkKind, SinkSpec};
 
 /// Makes one sink; `None` after a mistake.
-pub(super) fn build_sink(checker: &Checker<'_>, named: &Named<SinkSpec>, input: &Stream) -> Option<Stream> {
+pub(super) fn build_sink(
+    checker: &Checker<'_>,
+    named: &Named<SinkSpec>,
+    input: &Stream,
+    memory: Option<&MemoryPlan>,
+) -> Option<Stream> {
     let edge = edge_of(input)?;
     let made = match &named.spec.kind {
         SinkKind::Print { prefix } => Ok(match prefix {
@@ -34,11 +41,14 @@ pub(super) fn build_sink(checker: &Checker<'_>, named: &Named<SinkSpec>, input: 
         }
         SinkKind::Kafka(kafka) => {
             check_key(checker, &kafka.key, &edge)?;
-            Ok(make_kafka(&named.name, kafka))
+            Ok(make_kafka(&named.name, kafka, memory))
         }
         SinkKind::Prism(prism) => {
             check_key(checker, &prism.key, &edge)?;
-            Err(Error::user("the Prism sink is not there yet"))
+            if let Some(timestamp) = &prism.timestamp {
+                column_index(checker, timestamp, &edge)?;
+            }
+            Ok(make_prism(prism, memory))
         }
     };
     let checked = made.and_then(|parts| agrees(parts, &edge));
@@ -71,7 +81,7 @@ fn file_format(format: &FormatSpec) -> FileSinkFormat {
     }
 }
 
-fn make_kafka(name: &str, spec: &KafkaSinkSpec) -> SinkParts {
+fn make_kafka(name: &str, spec: &KafkaSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
     // Nobody knows which settings are secret: all are kept hidden.
     let settings: BTreeMap<_, _> = spec
         .settings
@@ -81,5 +91,36 @@ fn make_kafka(name: &str, spec: &KafkaSinkSpec) -> SinkParts {
     let cluster = Cluster { bootstrap: spec.bootstrap_servers.clone(), settings };
     let format = spec.format.clone();
     let sink = KafkaSink::new(name, cluster, spec.topic.clone(), move || encoder(&format));
+    let sink = match client_bytes(memory) {
+        Some(bytes) => sink.queue_bytes(bytes),
+        None => sink,
+    };
     sink.key(spec.key.iter().map(|column| column.value.clone())).into_parts()
+}
+
+fn make_prism(spec: &PrismSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
+    let target = match &spec.target {
+        PrismTargetSpec::Gateway(address) => PrismTarget::Gateway(address.clone()),
+        PrismTargetSpec::Embedded(topology) => PrismTarget::Embedded(RouterConfig::new(topology.clone())),
+    };
+    let delivery = if spec.exactly_once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
+    let format = spec.format.clone();
+    let mut sink = PrismSink::new(spec.topic.clone(), target, move || encoder(&format))
+        .delivery(delivery)
+        .key(spec.key.iter().map(|column| column.value.clone()));
+    if let Some(timestamp) = &spec.timestamp {
+        sink = sink.timestamp(timestamp.value.clone());
+    }
+    if let Some(directory) = &spec.staging {
+        sink = sink.staging(directory.clone());
+    }
+    if let Some(bytes) = client_bytes(memory) {
+        sink = sink.in_flight_bytes(bytes);
+    }
+    sink.into_parts()
+}
+
+/// What one client of brokers or of a gateway may hold.
+fn client_bytes(memory: Option<&MemoryPlan>) -> Option<usize> {
+    memory.and_then(|plan| usize::try_from(plan.kafka_bytes_per_client).ok())
 }

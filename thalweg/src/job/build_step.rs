@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use thalweg_connectors::deduplicate::{Deduplicate, ReadRecordIds};
 use thalweg_engine::graph::Stream;
 use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::EdgeSchema;
@@ -17,6 +18,9 @@ use crate::config::{Checker, Place, Placed};
 use super::build::edge_of;
 use super::build_aggregation::build_aggregation;
 use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
+
+/// The column that [`ReadRecordIds`] makes and copies are gathered by.
+const RECORD_ID_PRODUCER: &str = "id_producer";
 
 /// Makes one step; `None` after a mistake.
 pub(super) fn build_step(
@@ -44,11 +48,23 @@ pub(super) fn build_step(
         StepKind::Window { .. } | StepKind::Aggregate { .. } => {
             build_aggregation(checker, step, input, &edge, memory)
         }
-        StepKind::Deduplicate { .. } => {
-            checker.mistake(&step.place, "this kind of step is not there yet");
-            None
-        }
+        StepKind::Deduplicate { id } => build_deduplicate(checker, step, id, input, &edge),
     }
+}
+
+fn build_deduplicate(
+    checker: &Checker<'_>,
+    step: &Named<StepSpec>,
+    id: &Placed<String>,
+    input: &Stream,
+    edge: &EdgeSchema,
+) -> Option<Stream> {
+    column_index(checker, id, edge)?;
+    let ids = apply(checker, &id.place, input, edge, ReadRecordIds::new(id.value.clone()))?;
+    let ids = ids.uid(&format!("{}.ids", step.name));
+    let keyed = ids.key_by(&[RECORD_ID_PRODUCER]);
+    let _ = keyed.stream().clone().uid(&format!("{}.key", step.name));
+    Some(keyed.apply(Deduplicate::default()))
 }
 
 /// Applies an operator that agrees with its input; reports at `place` why one does not.

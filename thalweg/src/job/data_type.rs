@@ -49,8 +49,8 @@ pub fn parse_type(text: &str) -> Result<(DataType, bool), String> {
     }
     let known = WORDS.iter().map(|(name, _)| *name).chain(["timestamp"]);
     Err(match did_you_mean(word, known) {
-        Some(near) => format!("unknown type; did you mean `{near}`?"),
-        None => "unknown type; expected `string`, `int8` to `int64`, `uint8` to `uint64`, `float32`, \
+        Some(near) => format!("expected a type; did you mean `{near}`?"),
+        None => "expected a type: `string`, `int8` to `int64`, `uint8` to `uint64`, `float32`, \
                  `float64`, `bool`, `bytes`, `timestamp` or `date`, with or without ` not null`"
             .to_string(),
     })
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(parse_type("string"), Ok((DataType::Utf8View, true)));
         assert_eq!(parse_type("BIGINT NOT NULL"), Ok((DataType::Int64, false)));
         assert_eq!(parse_type("timestamp"), Ok((time_type(), true)));
-        assert_eq!(parse_type("strng"), Err("unknown type; did you mean `string`?".into()));
-        assert!(parse_type("money").unwrap_err().contains("expected `string`"));
+        assert_eq!(parse_type("strng"), Err("expected a type; did you mean `string`?".into()));
+        assert!(parse_type("money").unwrap_err().contains("`string`"));
     }
 }

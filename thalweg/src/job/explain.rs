@@ -9,8 +9,8 @@ use thalweg_engine::record::{EdgeSchema, Mode};
 
 use crate::config::show_duration;
 
-use super::LoadedJob;
 use super::spec::{OnDamaged, SettingsSpec};
+use super::{LoadedJob, describe};
 
 /// The settings, the chains with their operators, the edges between them, and the memory plan.
 pub fn explain(job: &LoadedJob) -> String {
@@ -20,7 +20,7 @@ pub fn explain(job: &LoadedJob) -> String {
     match Plan::new(&job.graph, parallelism, max_parallelism) {
         Ok(plan) => {
             for (index, planned) in plan.chains.iter().enumerate() {
-                chain(&mut text, &job.graph, &plan, index, planned);
+                chain(&mut text, job, &plan, index, planned);
             }
         }
         Err(error) => line(&mut text, &format!("cannot be planned: {error}")),
@@ -59,19 +59,27 @@ fn settings(text: &mut String, spec: &SettingsSpec) {
     line(text, &format!("  restarts       {restart}"));
 }
 
-fn chain(text: &mut String, graph: &Graph, plan: &Plan, index: usize, planned: &PlannedChain) {
+fn chain(text: &mut String, job: &LoadedJob, plan: &Plan, index: usize, planned: &PlannedChain) {
+    let graph = &job.graph;
     let tasks = if planned.parallelism == 1 { "task" } else { "tasks" };
     let _ = writeln!(text, "\nchain {index}: {} {tasks}", planned.parallelism);
-    for node in planned.nodes.iter().filter_map(|id| graph.nodes.get(id.0)) {
-        operator(text, node);
+    for id in &planned.nodes {
+        let Some(node) = graph.nodes.get(id.0) else { continue };
+        // A node that passes its input's columns on need not repeat them.
+        let input = planned
+            .inner
+            .iter()
+            .find(|edge| edge.to == *id)
+            .and_then(|edge| graph.nodes.get(edge.from.0)?.outputs.get(usize::from(edge.output.0)));
+        operator(text, job, node, input);
     }
     for edge in plan.edges.iter().filter(|edge| edge.from.0 == index) {
         line(text, &format!("  -> {}", describe_edge(graph, edge)));
     }
 }
 
-fn operator(text: &mut String, node: &Node) {
-    line(text, &format!("  {}: {}", node.uid, describe(node)));
+fn operator(text: &mut String, job: &LoadedJob, node: &Node, input: Option<&EdgeSchema>) {
+    line(text, &format!("  {}: {}", node.uid, describe(job, node)));
     if let NodeKind::Source { event_time, watermarks, .. } = &node.kind {
         if let Some((column, expression)) = event_time {
             line(text, &format!("      event time  {column} = {}", expression.describe()));
@@ -86,18 +94,19 @@ fn operator(text: &mut String, node: &Node) {
     }
     for (index, output) in node.outputs.iter().enumerate() {
         let name = if index == 0 { "columns".to_string() } else { format!("side output {index}") };
-        if !output.schema.fields().is_empty() {
+        if !output.schema.fields().is_empty() && input != Some(output) {
             line(text, &format!("      {name:<11} {}", columns(output)));
         }
     }
 }
 
-fn describe(node: &Node) -> String {
+fn describe(job: &LoadedJob, node: &Node) -> String {
+    let named = describe::describe(&job.spec, node.uid.as_str());
     match &node.kind {
-        NodeKind::Source { source, .. } => source.describe(),
+        NodeKind::Source { source, .. } => named.unwrap_or_else(|| source.describe()),
         NodeKind::Operator { factory, committer } => {
             let committed = if committer.is_some() { " (commits with checkpoints)" } else { "" };
-            format!("{}{committed}", factory.describe())
+            format!("{}{committed}", named.unwrap_or_else(|| factory.describe()))
         }
     }
 }
@@ -105,8 +114,11 @@ fn describe(node: &Node) -> String {
 fn describe_edge(graph: &Graph, planned: &PlannedEdge) -> String {
     let edge = &planned.edge;
     let uid = |index: usize| graph.nodes.get(index).map_or("?", |node| node.uid.as_str());
-    let side =
-        if edge.output == OutputIndex::MAIN { String::new() } else { format!(" side output {}", edge.output.0) };
+    let side = if edge.output == OutputIndex::MAIN {
+        String::new()
+    } else {
+        format!(" side output {}", edge.output.0)
+    };
     let partitioner = match edge.partitioner {
         Partitioner::Forward => "forward",
         Partitioner::Hash => "hash",

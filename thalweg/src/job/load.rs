@@ -35,10 +35,12 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<LoadedJob, Mis
         Mistakes::new(&file, vec![Mistake { at, path: String::new(), message }])
     })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    load_text(&text, &file, directory, environment)
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
+    load_text(&text, &file, &directory, environment)
 }
 
-/// Loads a job from text; `file` names it in messages, relative paths begin at `directory`.
+/// Loads a job from text; `file` names it in messages, relative paths begin at `directory`, which
+/// is absolute.
 ///
 /// # Errors
 /// All mistakes in it, with their lines and keys.

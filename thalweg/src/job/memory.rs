@@ -29,7 +29,8 @@ pub(super) fn divide(spec: &JobSpec, graph: &Graph) -> Result<MemoryPlan> {
         if planned.edge.partitioner == Partitioner::Forward { from } else { from * to }
     });
     let sources = spec.sources.iter().filter(|source| matches!(source.spec.kind, SourceKind::Kafka(_)));
-    let sinks = spec.sinks.iter().filter(|sink| matches!(sink.spec.kind, SinkKind::Kafka(_)));
+    let sinks =
+        spec.sinks.iter().filter(|sink| matches!(sink.spec.kind, SinkKind::Kafka(_) | SinkKind::Prism(_)));
     // A source's task bounds its clients of all clusters together.
     let kafka_clients = sources.map(|source| tasks(source.parallelism)).sum::<u64>()
         + sinks.map(|sink| tasks(sink.parallelism)).sum::<u64>();

@@ -54,7 +54,8 @@ fn read_settings(table: &Table<'_>) -> SettingsSpec {
     let parallelism = table.optional("parallelism").and_then(|node| {
         let number = checker.integer(node, 1..=PARALLELISM_MAX)? as u32;
         if number > max_parallelism {
-            checker.mistake_at(node, format!("must not exceed `max_parallelism`, which is {max_parallelism}"));
+            checker
+                .mistake_at(node, format!("must not exceed `max_parallelism`, which is {max_parallelism}"));
         }
         Some(number)
     });
@@ -107,7 +108,9 @@ fn read_checkpoint(table: &Table<'_>) -> CheckpointSpec {
         && let Some(value) = checker.name(node, "a URL such as `file:///var/lib/thalweg`")
     {
         match store_url(checker, &value) {
-            Ok(value) => spec.store = Placed { value: with_sas(&table, value, sas), place: Place::from(node) },
+            Ok(value) => {
+                spec.store = Placed { value: with_sas(&table, value, sas), place: Place::from(node) }
+            }
             Err(message) => checker.mistake_at(node, message),
         }
     }
@@ -130,21 +133,23 @@ fn with_sas(table: &Table<'_>, url: StoreUrl, sas: Option<Secret>) -> StoreUrl {
         return url;
     };
     if !url.0.starts_with("az:") || url.0.contains('?') {
-        table.checker().mistake(&table.place(), "`sas` goes with an `az://` store that has no query of its own");
+        table
+            .checker()
+            .mistake(&table.place(), "`sas` goes with an `az://` store that has no query of its own");
     }
     StoreUrl(format!("{}?{}", url.0, sas.reveal().trim_start_matches('?')))
 }
 
 /// `file:` URLs may be relative to the job's file: `file:checkpoints`.
 fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
-    let expected = || {
-        "expected a URL that begins with `file:`, `az://` or `memory:`".to_string()
-    };
+    let expected = || "expected a URL that begins with `file:` or `az://`, or `memory`".to_string();
     if let Some(path) = url.strip_prefix("file:") {
         let path = match path.strip_prefix("//") {
             Some(path) if path.starts_with('/') => path.to_string(),
             Some(_) => {
-                return Err("a `file:` URL has no host; write `file:///absolute/path` or `file:relative/path`".into());
+                return Err(
+                    "a `file:` URL has no host; write `file:///absolute/path` or `file:relative/path`".into(),
+                );
             }
             None => path.to_string(),
         };
@@ -155,8 +160,12 @@ fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
     }
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {
+        // `memory:` needs quotes in YAML.
+        "memory" if url == "memory" => Ok(StoreUrl("memory:".to_string())),
         "memory" => Ok(StoreUrl(url.to_string())),
-        "az" if url.strip_prefix("az://").is_some_and(|rest| !rest.is_empty()) => Ok(StoreUrl(url.to_string())),
+        "az" if url.strip_prefix("az://").is_some_and(|rest| !rest.is_empty()) => {
+            Ok(StoreUrl(url.to_string()))
+        }
         _ => Err(expected()),
     }
 }

@@ -27,12 +27,9 @@ pub(super) fn read_format(table: &Table<'_>, used_for: FormatUse) -> Option<Form
     let checker = table.checker();
     let choices: &[(&str, FormatSpec)] = &match used_for {
         FormatUse::Messages => vec![("json", json()), ("csv", csv()), ("raw", FormatSpec::Raw)],
-        FormatUse::Files => vec![
-            ("json", json()),
-            ("jsonl", json()),
-            ("csv", csv()),
-            ("parquet", FormatSpec::Parquet),
-        ],
+        FormatUse::Files => {
+            vec![("json", json()), ("jsonl", json()), ("csv", csv()), ("parquet", FormatSpec::Parquet)]
+        }
     };
     let expected = choices.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let node = table.required("format", &format!("one of {expected}"))?;

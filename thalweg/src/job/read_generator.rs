@@ -42,9 +42,8 @@ pub(super) fn read_generator(table: &Table<'_>) -> Option<GeneratorSpec> {
 /// `sequence`, or `{integer: {min: 0, max: 9}}`.
 fn read_column(checker: &Checker<'_>, node: &Node) -> Option<Generate> {
     match &node.value {
-        Value::Text { .. } => {
-            checker.choice(node, &[("sequence", Generate::Sequence { start: 0 }), ("random", Generate::Random)])
-        }
+        Value::Text { .. } => checker
+            .choice(node, &[("sequence", Generate::Sequence { start: 0 }), ("random", Generate::Random)]),
         Value::Table(entries) => match entries.as_slice() {
             [Entry { key, value, .. }] => read_kind(checker, node, key, value),
             _ => {
@@ -92,7 +91,8 @@ fn read_settings(table: &Table<'_>, kind: &str) -> Option<Generate> {
         "random" => Some(Generate::Random),
         "integer" => {
             let min = table.integer("min", ANY).unwrap_or(0);
-            let max = table.required("max", "the greatest value").and_then(|node| checker.integer(node, ANY))?;
+            let max =
+                table.required("max", "the greatest value").and_then(|node| checker.integer(node, ANY))?;
             below(table, min <= max, "`min` is above `max`")?;
             Some(Generate::Integer { min, max })
         }
@@ -152,5 +152,8 @@ fn below(table: &Table<'_>, good: bool, message: &str) -> Option<()> {
 }
 
 fn parse_float(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(|| "expected a number".to_string())
+    text.parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite())
+        .ok_or_else(|| "expected a number".to_string())
 }

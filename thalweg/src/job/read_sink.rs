@@ -5,7 +5,7 @@ use crate::config::{Place, Placed, Table};
 use super::read::{read_inputs, read_path};
 use super::read_format::{FormatUse, read_format};
 use super::read_source::read_settings;
-use super::spec::{KafkaSinkSpec, PrismSinkSpec, SinkKind, SinkSpec};
+use super::spec::{KafkaSinkSpec, PrismSinkSpec, PrismTargetSpec, SinkKind, SinkSpec};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -28,12 +28,11 @@ const KINDS: [(&str, Kind); 5] = [
 pub(super) fn read_sink(table: &Table<'_>) -> Option<SinkSpec> {
     let checker = table.checker();
     let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-    let kind = table
-        .required("kind", &format!("one of {names}"))
-        .and_then(|node| checker.choice(node, &KINDS));
+    let kind =
+        table.required("kind", &format!("one of {names}")).and_then(|node| checker.choice(node, &KINDS));
     let Some(kind) = kind else {
         // Without a kind nobody can say which keys are unknown.
-        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        table.know_all();
         return None;
     };
     let inputs = read_inputs(table, false);
@@ -64,27 +63,55 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
     let checker = table.checker();
     let topic = table.required_text("topic", "the logical topic's name");
     let expected = "the gateway's address, such as `http://localhost:7070`";
-    let endpoint = table.required("endpoint", expected).and_then(|node| {
-        let value = checker.parsed(node, expected, |text| {
+    let endpoint = table.optional("endpoint").and_then(|node| {
+        checker.parsed(node, expected, |text| {
             let good = text.starts_with("http://") || text.starts_with("https://");
-            if good { Ok(text.to_string()) } else { Err("expected an address that begins with `http://` or `https://`".into()) }
-        })?;
-        Some(Placed { value, place: Place::from(node) })
+            if good {
+                Ok(text.to_string())
+            } else {
+                Err("expected an address that begins with `http://` or `https://`".into())
+            }
+        })
     });
-    let token = table.secret("token");
+    let topology = table.optional("topology").and_then(|node| read_path(checker, node));
+    let target = match (endpoint, topology) {
+        (Some(_), Some(topology)) => {
+            checker.mistake(&topology.place, "expected either `endpoint` or `topology`, found both");
+            None
+        }
+        (Some(endpoint), None) => Some(PrismTargetSpec::Gateway(endpoint)),
+        (None, Some(topology)) => Some(PrismTargetSpec::Embedded(topology.value)),
+        (None, None) => {
+            if !table.has("endpoint") && !table.has("topology") {
+                table.missing("endpoint", &format!("{expected}, or a `topology` to route in this process"));
+            }
+            None
+        }
+    };
     let format = read_format(table, FormatUse::Messages);
     let key = read_key(table);
     let exactly_once =
         table.choice("delivery", &[("exactly_once", true), ("at_least_once", false)]).unwrap_or(true);
-    Some(PrismSinkSpec { topic: topic?, endpoint: endpoint?, token, format: format?, key, exactly_once })
+    let timestamp = table.optional("timestamp").and_then(|node| {
+        Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
+    });
+    let staging = table.path("staging");
+    Some(PrismSinkSpec {
+        topic: topic?,
+        target: target?,
+        format: format?,
+        key,
+        timestamp,
+        exactly_once,
+        staging,
+    })
 }
 
 /// `key: column` or `key: [column, column]`.
 fn read_key(table: &Table<'_>) -> Vec<Placed<String>> {
     let checker = table.checker();
     let items = table.optional("key").and_then(|node| checker.list(node)).unwrap_or_default();
-    let column = |node| {
-        Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
-    };
+    let column =
+        |node| Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) });
     items.iter().filter_map(column).collect()
 }

@@ -32,7 +32,7 @@ pub(super) fn read_source(table: &Table<'_>, topology: Option<&Placed<PathBuf>>)
     let event_time = table.optional("event_time").and_then(read_event_time(table));
     let Some(kind) = kind else {
         // Without a kind nobody can say which keys are unknown.
-        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        table.know_all();
         return None;
     };
     let schema = if kind == Kind::Generator { Some(Vec::new()) } else { read_schema(table) };

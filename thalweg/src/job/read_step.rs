@@ -27,16 +27,18 @@ const KINDS: [(&str, Kind); 7] = [
     ("deduplicate", Kind::Deduplicate),
 ];
 
+/// Where a Kafka source with `metadata: [{header: thalweg-id}]` puts the records' ids.
+const RECORD_ID_COLUMN: &str = "kafka_header_thalweg_id";
+
 /// Reads one step.
 pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
     let checker = table.checker();
     let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-    let kind = table
-        .required("kind", &format!("one of {names}"))
-        .and_then(|node| checker.choice(node, &KINDS));
+    let kind =
+        table.required("kind", &format!("one of {names}")).and_then(|node| checker.choice(node, &KINDS));
     let Some(kind) = kind else {
         // Without a kind nobody can say which keys are unknown.
-        table.entries().iter().for_each(|entry| drop(table.has(&entry.key)));
+        table.know_all();
         return None;
     };
     let inputs = read_inputs(table, kind == Kind::Union);
@@ -53,10 +55,10 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
             key_by.zip(aggregates).map(|(key_by, aggregates)| StepKind::Aggregate { key_by, aggregates })
         }
         Kind::Deduplicate => {
-            let producer = read_column(table, "producer");
-            let epoch = read_column(table, "epoch");
-            let sequence = read_column(table, "sequence");
-            Some(StepKind::Deduplicate { producer: producer?, epoch: epoch?, sequence: sequence? })
+            let id = table.has("id").then(|| read_column(table, "id"));
+            let id =
+                id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
+            id.map(|id| StepKind::Deduplicate { id })
         }
     };
     Some(StepSpec { inputs: inputs?, kind: kind? })
@@ -77,7 +79,10 @@ fn read_columns(table: &Table<'_>) -> Option<Vec<ComputedSpec>> {
             let sql = checker.name(&entry.value, "an SQL expression")?;
             Some(ComputedSpec {
                 name: entry.key.clone(),
-                sql: Placed { value: sql, place: Place { at: entry.value.at, path: entry.value.path.clone() } },
+                sql: Placed {
+                    value: sql,
+                    place: Place { at: entry.value.at, path: entry.value.path.clone() },
+                },
             })
         });
         let read: Vec<_> = read.collect();
@@ -135,13 +140,7 @@ fn read_window(table: &Table<'_>) -> Option<StepKind> {
     };
     let allowed_lateness = table.duration("allowed_lateness").unwrap_or(0);
     let aggregates = read_aggregates(table);
-    Some(StepKind::Window {
-        key_by: key_by?,
-        size: size?,
-        offset,
-        allowed_lateness,
-        aggregates: aggregates?,
-    })
+    Some(StepKind::Window { key_by: key_by?, size: size?, offset, allowed_lateness, aggregates: aggregates? })
 }
 
 fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
@@ -164,7 +163,8 @@ fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
 /// `aggregates: {name: function(argument)}`.
 fn read_aggregates(table: &Table<'_>) -> Option<Vec<AggregateSpec>> {
     let checker = table.checker();
-    let node = table.required("aggregates", "a table such as `{flights: count(), delay: mean(dep_delay)}`")?;
+    let node =
+        table.required("aggregates", "a table such as `{flights: count(), delay: mean(dep_delay)}`")?;
     let aggregates = checker.table(node)?;
     if aggregates.entries().is_empty() {
         checker.mistake_at(node, "expected at least one aggregate");

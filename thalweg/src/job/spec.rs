@@ -341,12 +341,8 @@ pub enum StepKind {
     },
     /// Drops copies that cross-cluster retries have made.
     Deduplicate {
-        /// The column of the producer's name.
-        producer: Placed<String>,
-        /// The column of the epoch.
-        epoch: Placed<String>,
-        /// The column of the sequence number.
-        sequence: Placed<String>,
+        /// The binary column that holds the records' ids, as Prism writes them.
+        id: Placed<String>,
     },
 }
 
@@ -402,16 +398,27 @@ pub struct KafkaSinkSpec {
 pub struct PrismSinkSpec {
     /// The logical topic.
     pub topic: String,
-    /// The gateway's address.
-    pub endpoint: Placed<String>,
-    /// A bearer token.
-    pub token: Option<Secret>,
+    /// Whom it writes through.
+    pub target: PrismTargetSpec,
     /// How rows are encoded.
     pub format: FormatSpec,
     /// The columns that make the records' key; empty: records have none.
     pub key: Vec<Placed<String>>,
+    /// The column of the records' time.
+    pub timestamp: Option<Placed<String>>,
     /// Whether each record is published once, or at least once.
     pub exactly_once: bool,
+    /// Where records wait for their checkpoint.
+    pub staging: Option<PathBuf>,
+}
+
+/// Whom a Prism sink writes through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrismTargetSpec {
+    /// A gateway at this address.
+    Gateway(String),
+    /// A router in this process, over the clusters of this topology file.
+    Embedded(PathBuf),
 }
 
 #[cfg(test)]
@@ -425,7 +432,10 @@ mod tests {
             ("memory:", "memory:"),
             ("az://container/prefix?sv=1&sig=abc", "az://container/prefix"),
             ("s3://key:secret@bucket/p", "s3://bucket/p"),
-            ("abfss://container@account.dfs.core.windows.net/p", "abfss://container@account.dfs.core.windows.net/p"),
+            (
+                "abfss://container@account.dfs.core.windows.net/p",
+                "abfss://container@account.dfs.core.windows.net/p",
+            ),
         ] {
             assert_eq!(StoreUrl(url.into()).to_string(), shown);
             assert_eq!(format!("{:?}", StoreUrl(url.into())), shown);

@@ -122,9 +122,11 @@ fn report_circles(checker: &Checker<'_>, job: &JobSpec, order: &[usize]) {
         let mut path = vec![*name];
         let mut current = index;
         loop {
-            let back = job.steps[current].spec.inputs.iter().find_map(|input| {
-                left.get_key_value(input.from.as_str())
-            });
+            let back = job.steps[current]
+                .spec
+                .inputs
+                .iter()
+                .find_map(|input| left.get_key_value(input.from.as_str()));
             let Some((&from, &at)) = back else { break };
             if from == *name {
                 // Reported once, at the first of its names.
@@ -132,7 +134,10 @@ fn report_circles(checker: &Checker<'_>, job: &JobSpec, order: &[usize]) {
                     path.push(name);
                     path.reverse();
                     let circle = path.join(" -> ");
-                    checker.mistake(&job.steps[index].place, format!("the steps feed each other in a circle: {circle}"));
+                    checker.mistake(
+                        &job.steps[index].place,
+                        format!("the steps feed each other in a circle: {circle}"),
+                    );
                 }
                 break;
             }

@@ -60,7 +60,7 @@ pub(super) fn shown(value: &str) -> String {
 
 /// The same columns with every string type turned into the engine's `Utf8View`.
 pub(crate) fn with_string_views(schema: &Schema) -> SchemaRef {
-    let fields: Vec<FieldRef> = schema.fields().iter().map(|field| view_field(field)).collect();
+    let fields: Vec<FieldRef> = schema.fields().iter().map(view_field).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

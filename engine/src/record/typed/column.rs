@@ -45,6 +45,11 @@ pub trait ColumnType: Sized + Send + Sync + 'static {
     /// Copies a value.
     fn own(value: Self::Value<'_>) -> Self;
 
+    /// Roughly the bytes that a value takes in the column.
+    fn value_bytes(value: Self::Value<'_>) -> usize {
+        size_of_val(&value)
+    }
+
     /// Appends a value.
     fn append(builder: &mut Self::Builder, value: Self::Value<'_>);
 
@@ -205,6 +210,10 @@ impl ColumnType for String {
         value.to_string()
     }
 
+    fn value_bytes(value: &str) -> usize {
+        size_of::<&str>() + value.len()
+    }
+
     fn append(builder: &mut StringViewBuilder, value: &str) {
         builder.append_value(value);
     }
@@ -237,6 +246,10 @@ impl ColumnType for Vec<u8> {
 
     fn own(value: &[u8]) -> Vec<u8> {
         value.to_vec()
+    }
+
+    fn value_bytes(value: &[u8]) -> usize {
+        size_of::<i32>() + value.len()
     }
 
     fn append(builder: &mut BinaryBuilder, value: &[u8]) {
@@ -272,6 +285,10 @@ impl<T: ColumnType> ColumnType for Option<T> {
 
     fn own(value: Option<T::Value<'_>>) -> Self {
         value.map(T::own)
+    }
+
+    fn value_bytes(value: Option<T::Value<'_>>) -> usize {
+        value.map_or(size_of::<T::Value<'_>>(), T::value_bytes)
     }
 
     fn append(builder: &mut T::Builder, value: Option<T::Value<'_>>) {

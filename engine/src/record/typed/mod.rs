@@ -91,6 +91,9 @@ pub trait Record: Sized + Send + Sync + 'static {
     /// Copies a row out of its batch.
     fn from_row(row: Self::Row<'_>) -> Self;
 
+    /// Roughly the bytes that a row takes in a batch.
+    fn row_bytes(row: Self::Row<'_>) -> usize;
+
     /// Appends a row to the builders.
     fn append(builder: &mut Self::Builder, row: Self::Row<'_>);
 

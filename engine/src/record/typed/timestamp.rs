@@ -11,9 +11,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// Microseconds since 1970-01-01T00:00:00Z. Its column is [`crate::record::time_type`].
 ///
 /// Adding and subtracting microseconds saturates. Displays as ISO 8601 in UTC.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
@@ -74,6 +72,12 @@ impl Sub<Timestamp> for Timestamp {
 impl From<i64> for Timestamp {
     fn from(micros: i64) -> Self {
         Timestamp(micros)
+    }
+}
+
+impl From<Timestamp> for i64 {
+    fn from(time: Timestamp) -> Self {
+        time.0
     }
 }
 

@@ -155,7 +155,7 @@ pub(super) fn at(keyed: &mut KeyedState, key: u64) {
 /// Every fifth key is long, so that not all keys are kept inline.
 pub(super) fn key_bytes(key: u64) -> Vec<u8> {
     let mut bytes = key.to_be_bytes().to_vec();
-    bytes.extend(std::iter::repeat_n(7, if key % 5 == 0 { 40 } else { 0 }));
+    bytes.extend(std::iter::repeat_n(7, if key.is_multiple_of(5) { 40 } else { 0 }));
     bytes
 }
 
