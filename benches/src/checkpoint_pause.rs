@@ -11,9 +11,9 @@ use std::time::Duration;
 use thalweg_connectors::blackhole::BlackHole;
 use thalweg_connectors::generator::{Generate, Generator, KeyDistribution};
 use thalweg_connectors::sink::StreamSink;
+use thalweg_engine::Result;
 use thalweg_engine::graph::Environment;
 use thalweg_engine::state::key_by::KeyBy;
-use thalweg_engine::Result;
 use thalweg_operators::aggregate::AggregateSpec;
 use thalweg_operators::keyed_aggregate::KeyedAggregate;
 
