@@ -144,9 +144,8 @@ impl RunningJob {
 
 fn rows_out(registry: &Registry, of: impl Fn(&str) -> bool) -> u64 {
     let series = registry.series("rows_out_total");
-    let chosen = series
-        .iter()
-        .filter(|(labels, _)| labels.iter().any(|(label, value)| *label == "uid" && of(value)));
+    let chosen =
+        series.iter().filter(|(labels, _)| labels.iter().any(|(label, value)| *label == "uid" && of(value)));
     chosen.map(|(_, rows)| *rows as u64).sum()
 }
 

@@ -30,8 +30,7 @@ pub fn one(role: Role, settings: &Settings) -> Result<Sample> {
     }
     let (_directory, topology) = topology(settings.bootstrap()?, &[BIDS])?;
     let environment = Environment::new();
-    let source =
-        KafkaSource::federated(BIDS, topology).format(Json::new(&schema())).until(Until::Latest);
+    let source = KafkaSource::federated(BIDS, topology).format(Json::new(&schema())).until(Until::Latest);
     let windows = environment
         .source(source)
         .uid(EVENTS)

@@ -111,8 +111,13 @@ pub fn one_20m(role: Role, settings: &Settings) -> Result<Sample> {
     if role == Role::Baseline {
         return bare(MANY, settings.window);
     }
-    let request =
-        MemoryRequest { limit_bytes: LIMIT_BYTES, keyed_instances: 1, channels: 2, kafka_clients: 0, uploads: 4 };
+    let request = MemoryRequest {
+        limit_bytes: LIMIT_BYTES,
+        keyed_instances: 1,
+        channels: 2,
+        kafka_clients: 0,
+        uploads: 4,
+    };
     let plan = MemoryPlan::divide(request)?;
     let environment = Environment::new();
     let all = environment.source(every_key(MANY)).uid("events-each");
@@ -126,7 +131,8 @@ pub fn one_20m(role: Role, settings: &Settings) -> Result<Sample> {
         ..JobOptions::default()
     };
     let filling = Meter::start(0);
-    let job = RunningJob::start(&environment, &options)?.wait_until(|job| job.rows_out("events-each") >= MANY)?;
+    let job =
+        RunningJob::start(&environment, &options)?.wait_until(|job| job.rows_out("events-each") >= MANY)?;
     let filled = filling.stop(job.events());
     // Two checkpoints' worth of updates over the full state.
     let meter = Meter::start(job.events());

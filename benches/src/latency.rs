@@ -64,7 +64,8 @@ pub fn one(role: Role, settings: &Settings) -> Result<Sample> {
             (Some(job), None, Some(directory))
         }
         Role::Baseline => {
-            let (bootstrap, input, output, stop) = (bootstrap.clone(), input.clone(), output.clone(), stop.clone());
+            let (bootstrap, input, output, stop) =
+                (bootstrap.clone(), input.clone(), output.clone(), stop.clone());
             let relay = thread::spawn(move || relay(&bootstrap, &input, &output, &stop));
             (None, Some(relay), None)
         }
@@ -100,8 +101,7 @@ fn graph(bootstrap: &str, input: &str, output: &str, topology: std::path::PathBu
     let fields = [("key", DataType::UInt64), ("sent", DataType::Int64)];
     let schema = Schema::new(fields.map(|(name, kind)| Field::new(name, kind, false)).to_vec());
     let environment = Environment::new();
-    let source =
-        KafkaSource::federated(input, topology).format(Json::new(&schema)).start(Start::Earliest);
+    let source = KafkaSource::federated(input, topology).format(Json::new(&schema)).start(Start::Earliest);
     let keyed = environment.source(source).key_by(&["key"]);
     let aggregates = [AggregateSpec::count().alias("count"), AggregateSpec::max("sent").alias("sent")];
     let cluster = Cluster::at(bootstrap).with("linger.ms", Setting::Plain(LINGER_MS.to_string()));

@@ -2,11 +2,11 @@
 //! blackhole in one task, against a loop that makes the same batches, evaluates the same
 //! expression and counts the same rows.
 
-use std::sync::Arc;
 use std::hint::black_box;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::array::cast::AsArray;
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::kernels::numeric::{add_wrapping, mul_wrapping};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use thalweg_connectors::blackhole::BlackHole;

@@ -76,9 +76,8 @@ fn number(value: f64) -> String {
 /// # Errors
 /// An external error that names the file.
 pub fn write(rows: &[Row], path: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Error::external(format!("cannot write {}", path.display())).caused_by(error)
-    };
+    let failed =
+        |error: std::io::Error| Error::external(format!("cannot write {}", path.display())).caused_by(error);
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }

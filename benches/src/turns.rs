@@ -22,9 +22,13 @@ pub fn run(names: &[String], settings: &Settings) -> Result<()> {
     let known: BTreeSet<_> = BENCHES.iter().map(|bench| bench.name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name.as_str())) {
         let known: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
-        return Err(Error::user(format!("there is no benchmark {unknown:?}; there are {}", known.join(", "))));
+        return Err(Error::user(format!(
+            "there is no benchmark {unknown:?}; there are {}",
+            known.join(", ")
+        )));
     }
-    let chosen = BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name));
+    let chosen =
+        BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name));
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
     let mut world: Option<KafkaWorld> = None;
     for bench in chosen {

@@ -1,4 +1,5 @@
-//! What this process has used: processor time and memory, from `getrusage`. The only `unsafe` here.
+//! What this process has used: processor time, from `getrusage` (the only `unsafe` here), and memory,
+//! from `/proc`: `ru_maxrss` of a child begins with what its parent had when it was started.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +21,13 @@ pub fn core_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-/// The most memory that was ever resident, in bytes.
+/// The most memory that was ever resident, in bytes; NaN where there is no `/proc`.
 pub fn resident_max() -> f64 {
-    resources().ru_maxrss as f64 * 1024.0
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    kibibytes.map_or(f64::NAN, |kibibytes| kibibytes * 1024.0)
 }
 
 /// Measures from its making on.
