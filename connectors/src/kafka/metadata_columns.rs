@@ -64,6 +64,8 @@ impl MetadataColumn {
     }
 }
 
+// One for each metadata column and batch: their size does not matter.
+#[expect(clippy::large_enum_variant)]
 enum Builder {
     Key(BinaryViewBuilder),
     Timestamp(TimestampMicrosecondBuilder),

@@ -175,7 +175,7 @@ fn p5_a_damaged_segment_is_named_and_nothing_of_it_is_published() {
 fn staging_is_bounded_and_the_bound_says_what_to_do() {
     let world = world();
     let topic = world.topic("p5-bound", 1);
-    let sink = sink(&topic, PrismTarget::Embedded(topic.router())).staging_bytes(2_000);
+    let sink = sink(&topic, PrismTarget::Embedded(topic.router())).staging_bytes(1_000);
     let mut bench = Bench::new(&sink);
     bench.write(0..100).unwrap();
     let pending = bench.barrier().unwrap();

@@ -80,7 +80,7 @@ fn faults(seed: u64, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan
             return Fault::None;
         }
         injected.fetch_add(1, Ordering::Relaxed);
-        if hit % 2 == 0 { Fault::FailBefore } else { Fault::FailAfter }
+        if hit.is_multiple_of(2) { Fault::FailBefore } else { Fault::FailAfter }
     })
 }
 
