@@ -1,5 +1,7 @@
 //! The federated Kafka source and the plain sink against real brokers, by requirement.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "kafka/bounded.rs"]
 mod bounded;
 #[path = "kafka/decoding.rs"]

@@ -1,5 +1,7 @@
 //! Prism against real brokers, by requirement.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "prism/backpressure.rs"]
 mod backpressure;
 #[path = "prism/bench.rs"]

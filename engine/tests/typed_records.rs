@@ -1,5 +1,7 @@
 //! Derived records: schema, rows in place, batches, and what is said when a batch does not fit.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray};

@@ -13,12 +13,18 @@ pub const OUT_OF_ORDER: Micros = 1_110 * MINUTE;
 /// The columns that the job reads.
 #[derive(Clone, Debug, Record)]
 pub struct Flight {
-    carrier: String,
-    flight: i64,
-    tailnum: Option<String>,
-    dep_delay: Option<i64>,
-    minute: i64,
-    time_hour: Timestamp,
+    /// Two letters.
+    pub carrier: String,
+    /// The flight's number.
+    pub flight: i64,
+    /// Which aircraft, where it is known.
+    pub tailnum: Option<String>,
+    /// Minutes; none when it never left.
+    pub dep_delay: Option<i64>,
+    /// The scheduled departure's minute.
+    pub minute: i64,
+    /// The scheduled departure's hour.
+    pub time_hour: Timestamp,
 }
 
 /// A flight that left.
@@ -68,7 +74,8 @@ pub fn flights_job(source: Stream) -> Found {
     let hours = hours.uid("carrier-hours");
 
     let departures = departed.select(["tailnum", "flight", "dep_delay", "scheduled"]).uid("departures");
-    let alerts = departures.typed::<Departure>().key_by(["tailnum"]).process(LateTwice::default()).uid("late-twice");
+    let alerts =
+        departures.typed::<Departure>().key_by(["tailnum"]).process(LateTwice::default()).uid("late-twice");
     Found { late: hours.side_output(1), hours, alerts: alerts.stream().clone(), incomplete }
 }
 
@@ -115,7 +122,11 @@ impl KeyedProcess for LateTwice {
                 && (last.late && late && scheduled - last.scheduled <= DAY)
             {
                 let tailnum = last.tailnum;
-                cx.emit(Alert { tailnum, scheduled: Timestamp(scheduled), earlier: Timestamp(last.scheduled) });
+                cx.emit(Alert {
+                    tailnum,
+                    scheduled: Timestamp(scheduled),
+                    earlier: Timestamp(last.scheduled),
+                });
             }
             self.last.set(cx.state(), Last { tailnum, scheduled, late })?;
             cx.register_event_timer(Timestamp(scheduled + DAY + 1))?;
@@ -192,7 +203,9 @@ mod tests {
                 let start = column("window_start").as_primitive::<TimestampMicrosecondType>().value(row);
                 let found = expected::CarrierHour {
                     flights: column("flights").as_primitive::<Int64Type>().value(row),
-                    mean_delay: column("mean_delay").as_primitive::<arrow::datatypes::Float64Type>().value(row),
+                    mean_delay: column("mean_delay")
+                        .as_primitive::<arrow::datatypes::Float64Type>()
+                        .value(row),
                     max_delay: column("max_delay").as_primitive::<Int64Type>().value(row),
                 };
                 hours.insert((carrier, start), found);
@@ -208,7 +221,8 @@ mod tests {
                 batch.column_by_name(name).unwrap().as_primitive::<TimestampMicrosecondType>().value(row)
             };
             for row in 0..batch.num_rows() {
-                let tailnum = batch.column_by_name("tailnum").unwrap().as_string_view().value(row).to_string();
+                let tailnum =
+                    batch.column_by_name("tailnum").unwrap().as_string_view().value(row).to_string();
                 alerts.insert((tailnum, time("scheduled", row)), time("earlier", row));
             }
         }

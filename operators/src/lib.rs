@@ -17,7 +17,6 @@ pub mod project;
 #[cfg(feature = "sql")]
 mod stream_ext;
 pub mod typed;
-#[cfg(feature = "sql")]
 pub mod union;
 pub mod window;
 

@@ -1,5 +1,7 @@
 //! Expressions, filters and projections over batches of the engine's types.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use arrow::array::{

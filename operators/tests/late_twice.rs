@@ -3,6 +3,8 @@
 //! than 60 minutes late twice in a row within 24 hours; the aircraft is forgotten by a timer after
 //! a day of silence. Checked against a plain loop, over arrival orders within the bound.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

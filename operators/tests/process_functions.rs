@@ -1,6 +1,8 @@
 //! Process functions: timers in bounded steps and in order, two inputs that share a key's state,
 //! broadcast state, and all of it through snapshots at other parallelisms.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 
 use thalweg_engine::Result;

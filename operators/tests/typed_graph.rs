@@ -1,5 +1,7 @@
 //! What a program builds with typed streams: nodes, edges, schemas; and every mistake at once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use thalweg_engine::graph::{Environment, NodeKind, Partitioner};
 use thalweg_engine::operator::OutputIndex;
 use thalweg_engine::record::{EdgeSchema, Record, Timestamp};

@@ -1,6 +1,8 @@
 //! Typed streams: closures over borrowed rows, side outputs, and what is refused when a job is
 //! built.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};

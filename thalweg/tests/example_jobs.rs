@@ -1,5 +1,7 @@
 //! Every job under `examples/jobs` runs as it is and gives what it should.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,6 +1,8 @@
 //! What `explain` prints of each example job: `tests/explained/NAME.txt`. `UPDATE_EXPECTED=1`
 //! writes what is printed now; read the difference.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 
 use thalweg::config::Environment;

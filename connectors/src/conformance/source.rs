@@ -30,7 +30,7 @@ const RESTORES: usize = 12;
 /// Whatever the source answers with, and what it breaks.
 pub fn rows_of(source: &dyn Source, parallelism: u32) -> Result<Vec<ComparableRow>> {
     let mut run = Run::start(source, parallelism, None)?;
-    run.to_end()?;
+    run.run_to_end()?;
     let mut rows: Vec<_> = run.rows.into_values().flatten().collect();
     rows.sort();
     Ok(rows)
@@ -56,7 +56,7 @@ impl SourceSuite {
         ensure(source.describe() == source.describe(), || "describe() is not stable".to_string())?;
         for parallelism in [1, 2, 3] {
             let mut straight = Run::start(source, parallelism, None)?;
-            straight.to_end().context(|| format!("straight, parallelism {parallelism}"))?;
+            straight.run_to_end().context(|| format!("straight, parallelism {parallelism}"))?;
             for restored in BTreeSet::from([parallelism, 1, 3]) {
                 self.check_restores(parallelism, restored, &straight)
                     .context(|| format!("parallelism {parallelism}, restored at {restored}"))?;
@@ -80,7 +80,7 @@ impl SourceSuite {
             let mut second = Run::start(self.source.as_ref(), restored, Some(snapshot))?;
             second.rows = read_before;
             second.finished = finished_before;
-            second.to_end()?;
+            second.run_to_end()?;
             same(&second, straight).context(|| format!("restored after {polls} polls"))?;
         }
         Ok(())
@@ -94,7 +94,7 @@ impl SourceSuite {
             polls += 2;
             run.move_splits()?;
         }
-        run.to_end()?;
+        run.run_to_end()?;
         same(&run, straight)
     }
 }
@@ -160,9 +160,10 @@ impl<'a> Run<'a> {
         }
         run.tell(EnumeratorEvent::Started { parallelism, splits })?;
         if let Some(mut discovery) = source.discovery()?
-            && let Some(found) = discovery.poll()? {
-                run.tell(EnumeratorEvent::Discovered(found))?;
-            }
+            && let Some(found) = discovery.poll()?
+        {
+            run.tell(EnumeratorEvent::Discovered(found))?;
+        }
         Ok(run)
     }
 
@@ -293,7 +294,7 @@ impl<'a> Run<'a> {
         Some(reader)
     }
 
-    fn to_end(&mut self) -> Result<()> {
+    fn run_to_end(&mut self) -> Result<()> {
         self.polls(POLLS_MAX)?;
         ensure(self.ended.iter().all(|ended| *ended), || format!("no end after {POLLS_MAX} polls"))
     }

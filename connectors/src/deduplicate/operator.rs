@@ -139,11 +139,11 @@ impl Open {
             let (copies, unremembered) = self.seen.modify(&mut self.keyed, |seen| {
                 let seen = seen.get_or_insert_default();
                 let (mut copies, mut unremembered) = (0, 0);
-                for row in row..end {
+                for (row, passes) in pass.iter_mut().enumerate().take(end).skip(row) {
                     match seen.insert(sequences.value(row), intervals_max) {
                         Inserted::New => {}
                         Inserted::Known => {
-                            pass[row] = false;
+                            *passes = false;
                             copies += 1;
                         }
                         Inserted::Full => unremembered += 1,

@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn f11_each_cluster_starts_where_it_is_told() {
-        let fact = PartitionFact { topic: "t".into(), partition: 2, low: 10, high: 90, at_timestamp: Some(40) };
+        let fact =
+            PartitionFact { topic: "t".into(), partition: 2, low: 10, high: 90, at_timestamp: Some(40) };
         let starts = Starts {
             default: Start::Earliest,
             clusters: BTreeMap::from([

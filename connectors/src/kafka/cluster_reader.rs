@@ -176,7 +176,8 @@ impl ClusterReader {
             consumer.unassign(leaving.map(|split| (split.partition.topic.as_str(), split.partition.number)));
         let joining = self.splits.iter().filter(|split| !split.assigned && split.wanted());
         let assigned = consumer.assign(
-            joining.map(|split| (split.partition.topic.as_str(), split.partition.number, split.position.next)),
+            joining
+                .map(|split| (split.partition.topic.as_str(), split.partition.number, split.position.next)),
         );
         match unassigned.and(assigned) {
             Ok(()) => {
@@ -290,7 +291,12 @@ fn find(index: &mut Vec<(usize, i32, usize)>, splits: &[Split], message: Message
 }
 
 /// An error about one split. True when the split came to its end.
-fn on_error(split: &mut Split, code: RDKafkaErrorCode, message: Message<'_>, metrics: &ClusterMetrics) -> Result<bool> {
+fn on_error(
+    split: &mut Split,
+    code: RDKafkaErrorCode,
+    message: Message<'_>,
+    metrics: &ClusterMetrics,
+) -> Result<bool> {
     match code {
         RDKafkaErrorCode::PartitionEOF => {
             // Behind the last record there may be offsets without records (transaction marks).

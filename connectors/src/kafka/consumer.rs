@@ -74,8 +74,7 @@ impl ClusterConsumer {
             sys::rd_kafka_conf_set_log_cb(native.ptr(), Some(on_log));
         }
         let events = ClientEvents { cluster: cluster.to_string(), transport_errors: AtomicU64::new(0) };
-        let client =
-            Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, events).map_err(refused)?;
+        let client = Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, events).map_err(refused)?;
         let waker = Box::new(waker.clone());
         // SAFETY: the client is a live consumer with a group's name, so it has a consumer queue;
         // the waker's address is stable and outlives the callback (see `drop`).
@@ -341,7 +340,12 @@ unsafe extern "C" fn on_nonempty(_client: *mut RDKafka, waker: *mut c_void) {
     unsafe { &*waker.cast::<Waker>() }.wake();
 }
 
-unsafe extern "C" fn on_error(_client: *mut RDKafka, code: c_int, reason: *const c_char, opaque: *mut c_void) {
+unsafe extern "C" fn on_error(
+    _client: *mut RDKafka,
+    code: c_int,
+    reason: *const c_char,
+    opaque: *mut c_void,
+) {
     // SAFETY: librdkafka hands over a C string and the opaque pointer that `Client::new` set: its
     // context, which lives as long as the client.
     let (reason, events) = unsafe { (text(reason), &*opaque.cast::<ClientEvents>()) };

@@ -129,7 +129,8 @@ impl FederatedEnumerator {
     }
 
     fn discovered(&mut self, facts: &Facts) {
-        self.state.listed = facts.holdings.iter().map(|fact| (fact.cluster.clone(), fact.topic.clone())).collect();
+        self.state.listed =
+            facts.holdings.iter().map(|fact| (fact.cluster.clone(), fact.topic.clone())).collect();
         self.away = facts
             .holdings
             .iter()
@@ -219,8 +220,9 @@ impl FederatedEnumerator {
             let id = SplitId(id.as_str().into());
             assigned.entry(subtask).or_default().push(split_state(&id, entry.position()));
         }
-        actions
-            .extend(assigned.into_iter().map(|(subtask, splits)| EnumeratorAction::Assign { subtask, splits }));
+        actions.extend(
+            assigned.into_iter().map(|(subtask, splits)| EnumeratorAction::Assign { subtask, splits }),
+        );
     }
 
     fn status(&self) -> Status {
@@ -256,7 +258,8 @@ impl FederatedEnumerator {
         if self.told.as_ref() != Some(&status) && (known || self.told.is_some()) {
             let message = encode(&status)?;
             actions.extend(
-                (0..parallelism).map(|subtask| EnumeratorAction::ToReader { subtask, message: message.clone() }),
+                (0..parallelism)
+                    .map(|subtask| EnumeratorAction::ToReader { subtask, message: message.clone() }),
             );
             self.told = Some(status.clone());
         }

@@ -182,7 +182,8 @@ fn f6_a_cluster_that_comes_back_goes_on_at_its_offset() {
     enumerator.handle(facts(vec![up("a", 1)])).unwrap();
     let checkpoint = CheckpointId { generation: 1, number: 1 };
     let splits = vec![at("b/flights/0", 33, None)];
-    let actions = enumerator.handle(EnumeratorEvent::Released { checkpoint, splits: splits.clone() }).unwrap();
+    let actions =
+        enumerator.handle(EnumeratorEvent::Released { checkpoint, splits: splits.clone() }).unwrap();
     assert!(assigned(&actions).is_empty(), "it is not listed");
     // Also across a restore at another parallelism.
     let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&enumerator.snapshot())).unwrap();

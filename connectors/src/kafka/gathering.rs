@@ -91,7 +91,9 @@ impl Gathering {
         let good = decoded.records.num_rows();
         if good + decoded.bad.len() != total {
             let (lost, bad) = (total, decoded.bad.len());
-            return Err(Error::internal(format!("{lost} records were decoded to {good} rows and {bad} bad ones")));
+            return Err(Error::internal(format!(
+                "{lost} records were decoded to {good} rows and {bad} bad ones"
+            )));
         }
         let records = self.widen(decoded.records, metadata, &decoded.bad, total)?;
         let split_runs = split_runs(&runs, &decoded.bad, splits);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryViewBuilder, Int32Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
+    UInt64Builder,
 };
 use arrow::datatypes::{DataType, Field};
 use thalweg_engine::record::time_type;
@@ -13,6 +14,7 @@ use thalweg_engine::{Error, Result};
 
 use super::consumer::Message;
 use super::split::Partition;
+use crate::record_id::{RECORD_ID_HEADER, RecordId};
 
 /// A column about a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,35 +34,33 @@ pub enum MetadataColumn {
     /// A header's last value as binary, null when the record has none of this name. The column is
     /// `kafka_header_` and the name, with `_` for what is no letter or digit.
     Header(String),
+    /// The record's id, which tells copies of it apart from other records (F13): three columns,
+    /// `kafka_producer` (text), `kafka_epoch` and `kafka_sequence` (64 bits, unsigned). All are
+    /// null when the record has no id, or one that cannot be read.
+    RecordId,
 }
 
 impl MetadataColumn {
-    /// The column's name.
-    pub fn name(&self) -> String {
+    /// The fields that it appends.
+    pub fn fields(&self) -> Vec<Field> {
+        let one = |name: &str, data_type, nullable| vec![Field::new(name, data_type, nullable)];
         match self {
-            MetadataColumn::Key => "kafka_key".into(),
-            MetadataColumn::Timestamp => "kafka_timestamp".into(),
-            MetadataColumn::Cluster => "kafka_cluster".into(),
-            MetadataColumn::Topic => "kafka_topic".into(),
-            MetadataColumn::Partition => "kafka_partition".into(),
-            MetadataColumn::Offset => "kafka_offset".into(),
+            MetadataColumn::Key => one("kafka_key", DataType::BinaryView, true),
+            MetadataColumn::Timestamp => one("kafka_timestamp", time_type(), true),
+            MetadataColumn::Cluster => one("kafka_cluster", DataType::Utf8View, false),
+            MetadataColumn::Topic => one("kafka_topic", DataType::Utf8View, false),
+            MetadataColumn::Partition => one("kafka_partition", DataType::Int32, false),
+            MetadataColumn::Offset => one("kafka_offset", DataType::Int64, false),
             MetadataColumn::Header(header) => {
                 let plain = header.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
-                format!("kafka_header_{}", plain.collect::<String>())
+                one(&format!("kafka_header_{}", plain.collect::<String>()), DataType::BinaryView, true)
             }
+            MetadataColumn::RecordId => vec![
+                Field::new("kafka_producer", DataType::Utf8View, true),
+                Field::new("kafka_epoch", DataType::UInt64, true),
+                Field::new("kafka_sequence", DataType::UInt64, true),
+            ],
         }
-    }
-
-    /// The column's field.
-    pub fn field(&self) -> Field {
-        let (data_type, nullable) = match self {
-            MetadataColumn::Key | MetadataColumn::Header(_) => (DataType::BinaryView, true),
-            MetadataColumn::Timestamp => (time_type(), true),
-            MetadataColumn::Cluster | MetadataColumn::Topic => (DataType::Utf8View, false),
-            MetadataColumn::Partition => (DataType::Int32, false),
-            MetadataColumn::Offset => (DataType::Int64, false),
-        };
-        Field::new(self.name(), data_type, nullable)
     }
 }
 
@@ -72,6 +72,11 @@ enum Builder {
     Partition(Int32Builder),
     Offset(Int64Builder),
     Header(CString, BinaryViewBuilder),
+    RecordId { header: CString, producer: StringViewBuilder, epoch: UInt64Builder, sequence: UInt64Builder },
+}
+
+fn header_name(name: &str) -> Result<CString> {
+    CString::new(name).map_err(|_| Error::user(format!("{name:?} cannot be the name of a header")))
 }
 
 /// Gathers the asked-for columns of a fetch.
@@ -93,11 +98,13 @@ impl MetadataBuilders {
                 MetadataColumn::Topic => Builder::Topic(StringViewBuilder::new()),
                 MetadataColumn::Partition => Builder::Partition(Int32Builder::new()),
                 MetadataColumn::Offset => Builder::Offset(Int64Builder::new()),
-                MetadataColumn::Header(name) => {
-                    let name = CString::new(name.as_str())
-                        .map_err(|_| Error::user(format!("{name:?} cannot be the name of a header")))?;
-                    Builder::Header(name, BinaryViewBuilder::new())
-                }
+                MetadataColumn::Header(name) => Builder::Header(header_name(name)?, BinaryViewBuilder::new()),
+                MetadataColumn::RecordId => Builder::RecordId {
+                    header: header_name(RECORD_ID_HEADER)?,
+                    producer: StringViewBuilder::new(),
+                    epoch: UInt64Builder::new(),
+                    sequence: UInt64Builder::new(),
+                },
             })
         };
         Ok(MetadataBuilders(columns.iter().map(builder).collect::<Result<_>>()?))
@@ -117,21 +124,30 @@ impl MetadataBuilders {
                 Builder::Partition(partitions) => partitions.append_value(partition.number),
                 Builder::Offset(offsets) => offsets.append_value(message.offset()),
                 Builder::Header(name, values) => values.append_option(message.header(name)),
+                Builder::RecordId { header, producer, epoch, sequence } => {
+                    let id = message.header(header).and_then(|header| RecordId::decode(header).ok());
+                    producer.append_option(id.map(|id| id.producer));
+                    epoch.append_option(id.map(|id| id.epoch));
+                    sequence.append_option(id.map(|id| id.sequence));
+                }
             }
         }
     }
 
     /// The columns gathered since the last call.
     pub fn finish(&mut self) -> Vec<ArrayRef> {
-        let finish = |builder: &mut Builder| -> ArrayRef {
+        let finish = |builder: &mut Builder| -> Vec<ArrayRef> {
             match builder {
-                Builder::Key(builder) | Builder::Header(_, builder) => Arc::new(builder.finish()),
-                Builder::Timestamp(builder) => Arc::new(builder.finish()),
-                Builder::Cluster(builder) | Builder::Topic(builder) => Arc::new(builder.finish()),
-                Builder::Partition(builder) => Arc::new(builder.finish()),
-                Builder::Offset(builder) => Arc::new(builder.finish()),
+                Builder::Key(builder) | Builder::Header(_, builder) => vec![Arc::new(builder.finish())],
+                Builder::Timestamp(builder) => vec![Arc::new(builder.finish())],
+                Builder::Cluster(builder) | Builder::Topic(builder) => vec![Arc::new(builder.finish())],
+                Builder::Partition(builder) => vec![Arc::new(builder.finish())],
+                Builder::Offset(builder) => vec![Arc::new(builder.finish())],
+                Builder::RecordId { producer, epoch, sequence, .. } => {
+                    vec![Arc::new(producer.finish()), Arc::new(epoch.finish()), Arc::new(sequence.finish())]
+                }
             }
         };
-        self.0.iter_mut().map(finish).collect()
+        self.0.iter_mut().flat_map(finish).collect()
     }
 }

@@ -190,7 +190,8 @@ impl Looking {
         }
         let known = self.known.entry(topic.to_string()).or_default();
         let led = found.partitions().iter().filter(|partition| partition.leader() >= 0);
-        let new: Vec<i32> = led.map(|partition| partition.id()).filter(|id| !known.contains_key(id)).collect();
+        let new: Vec<i32> =
+            led.map(|partition| partition.id()).filter(|id| !known.contains_key(id)).collect();
         let total = found.partitions().len();
         if !new.is_empty() {
             for fact in offsets(client, topic, &new, &self.target.start, timeout)? {

@@ -112,7 +112,8 @@ impl FederatedReader {
         let (group, status) = (&self.group, &self.status);
         self.clusters.entry(name.to_string()).or_insert_with(|| {
             let mut cluster = ClusterReader::new(name, ClusterMetrics::new(group, name));
-            cluster.told_away = status.as_ref().is_some_and(|status| status.away.iter().any(|away| away == name));
+            cluster.told_away =
+                status.as_ref().is_some_and(|status| status.away.iter().any(|away| away == name));
             cluster
         })
     }
@@ -200,10 +201,9 @@ impl FederatedReader {
 
     /// Emits a batch of the next cluster that has records. False when none has.
     fn read(&mut self, cx: &mut ReaderContext<'_>) -> Result<bool> {
-        let after = self.clusters.range::<String, _>((
-            std::ops::Bound::Excluded(self.served.clone()),
-            std::ops::Bound::Unbounded,
-        ));
+        let after = self
+            .clusters
+            .range::<String, _>((std::ops::Bound::Excluded(self.served.clone()), std::ops::Bound::Unbounded));
         let up_to = self.clusters.range::<String, _>(..=self.served.clone());
         let turn: Vec<String> = after.chain(up_to).map(|(name, _)| name.clone()).collect();
         for name in turn {

@@ -18,7 +18,9 @@ impl RecordKeys {
     /// A user error for a column that is not there.
     pub fn new(schema: &Schema, columns: &[String]) -> Result<Self> {
         let find = |column: &String| {
-            schema.index_of(column).map_err(|_| Error::user(format!("there is no column {column:?} for the key")))
+            schema
+                .index_of(column)
+                .map_err(|_| Error::user(format!("there is no column {column:?} for the key")))
         };
         Ok(RecordKeys(columns.iter().map(find).collect::<Result<_>>()?))
     }

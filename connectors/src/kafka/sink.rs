@@ -145,7 +145,8 @@ impl Writer {
         open.deliveries.check()?;
         while self.next < self.rows.len() {
             let payload = self.rows.row(self.next);
-            let mut record = BaseRecord::with_opaque_to(&self.sink.topic, open.epoch.clone()).payload(payload);
+            let mut record =
+                BaseRecord::with_opaque_to(&self.sink.topic, open.epoch.clone()).payload(payload);
             if let Some(keys) = &self.keys {
                 record = record.key(keys.row(self.next));
             }

@@ -1,7 +1,6 @@
 //! The federated source as a node of the graph: its options, and what makes its enumerator,
 //! discovery and readers.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,8 +155,7 @@ impl KafkaSource {
             return Ok(format);
         }
         let mut fields: Vec<_> = format.fields().iter().cloned().collect();
-        for column in &self.metadata {
-            let field = Arc::new(column.field());
+        for field in self.metadata.iter().flat_map(MetadataColumn::fields).map(Arc::new) {
             if fields.iter().any(|known| known.name() == field.name()) {
                 let name = field.name();
                 return Err(Error::user(format!("column {name:?} is asked for twice")));
@@ -213,7 +211,8 @@ impl Source for KafkaSource {
     }
 
     fn describe(&self) -> String {
-        let columns: BTreeMap<_, _> = self.metadata.iter().map(MetadataColumn::name).enumerate().collect();
+        let fields = self.metadata.iter().flat_map(MetadataColumn::fields);
+        let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
         let bounded = self.bounds.until.is_some();
         format!("kafka {} {} {columns:?} bounded={bounded}", self.topic, self.format.describe())
     }

@@ -34,9 +34,11 @@ impl Partition {
     pub fn parse(id: &SplitId) -> Result<Self> {
         let mut parts = id.0.split('/');
         let parsed = match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(cluster), Some(topic), Some(number), None) => {
-                number.parse().ok().map(|number| Partition { cluster: cluster.into(), topic: topic.into(), number })
-            }
+            (Some(cluster), Some(topic), Some(number), None) => number.parse().ok().map(|number| Partition {
+                cluster: cluster.into(),
+                topic: topic.into(),
+                number,
+            }),
             _ => None,
         };
         parsed.ok_or_else(|| Error::internal(format!("{id} is not the name of a Kafka split")))

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use saphyr::{LoadableYamlNode, MarkedYamlOwned, ScalarOwned, YamlDataOwned};
 use thalweg_engine::{Error, Result};
 
-use super::topology::{Cluster, LogicalTopic, Setting, Topology};
 use super::Secret;
+use super::topology::{Cluster, LogicalTopic, Setting, Topology};
 
 /// Longest name of a cluster, in bytes: it is part of split names, labels and paths.
 const CLUSTER_NAME_BYTES_MAX: usize = 64;
@@ -34,8 +34,8 @@ type Node = MarkedYamlOwned;
 /// # Errors
 /// A user error with every mistake, a line each, as `origin:line: what`.
 pub fn parse_topology(text: &str, origin: &str) -> Result<Topology> {
-    let mut documents = MarkedYamlOwned::load_from_str(text)
-        .map_err(|error| Error::user(format!("{origin}: {error}")))?;
+    let mut documents =
+        MarkedYamlOwned::load_from_str(text).map_err(|error| Error::user(format!("{origin}: {error}")))?;
     let Some(root) = (documents.len() == 1).then(|| documents.remove(0)) else {
         return Err(Error::user(format!("{origin}: expected one document, found {}", documents.len())));
     };
@@ -71,7 +71,9 @@ impl Reading<'_> {
                 }
                 "clusters" => topology.clusters = self.clusters(value),
                 "topics" => topology.topics = self.topics(value),
-                _ => self.mistake(key, format_args!("unknown key {name:?}; known: version, clusters, topics")),
+                _ => {
+                    self.mistake(key, format_args!("unknown key {name:?}; known: version, clusters, topics"))
+                }
             }
         }
         if !versioned {
@@ -85,7 +87,8 @@ impl Reading<'_> {
         for (name, topic) in &topology.topics {
             for cluster in topic.clusters.keys() {
                 if !topology.clusters.contains_key(cluster) {
-                    let what = format!("topic {name:?} is said to be in cluster {cluster:?}, which is not listed");
+                    let what =
+                        format!("topic {name:?} is said to be in cluster {cluster:?}, which is not listed");
                     self.mistake(root, what);
                 }
             }
@@ -133,7 +136,10 @@ impl Reading<'_> {
         if let YamlDataOwned::Mapping(_) = node.data {
             let entries = self.mapping(node, name);
             let [(place, _, value)] = entries.as_slice() else {
-                self.mistake(node, format_args!("{name} must be a value, {{ env: NAME }} or {{ file: PATH }}"));
+                self.mistake(
+                    node,
+                    format_args!("{name} must be a value, {{ env: NAME }} or {{ file: PATH }}"),
+                );
                 return None;
             };
             let text = self.text(value, name)?;

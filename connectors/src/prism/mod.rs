@@ -1,7 +1,7 @@
 //! Prism: writes records to logical topics that several Kafka clusters hold, around the clusters
 //! that are away; as a gRPC gateway, or embedded. And the sinks that write through it.
 //!
-//! What decides is pure: [`route`], [`breaker`]. What a record meets on its way is in [`outcome`].
+//! What decides is pure: `route`, `breaker`. What a record meets on its way is in `outcome`.
 //! The router knows nothing of gRPC; the sinks know the router only as one of two targets. The
 //! behaviours are those of REQUIREMENTS.md, P1 and on.
 

@@ -88,6 +88,8 @@ impl Delivery {
     }
 
     /// The record's result is known.
+    // Its callers hold a box, which goes through librdkafka as a pointer.
+    #[expect(clippy::boxed_local)]
     pub(super) fn done(mut self: Box<Self>, result: RecordResult) {
         self.settled = true;
         self.request.done(self.index, result);

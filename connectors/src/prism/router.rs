@@ -40,7 +40,7 @@ const CLOSE_BOUND: Duration = Duration::from_secs(10);
 const ROOM_UNIT_BYTES: usize = 1024;
 
 /// A router; clones share it. The last one to go ends it: what is under way gets
-/// [`CLOSE_BOUND`] when [`Router::close`] was called, else nothing.
+/// `CLOSE_BOUND` when [`Router::close`] was called, else nothing.
 #[derive(Clone)]
 pub struct Router(Arc<Handle>);
 

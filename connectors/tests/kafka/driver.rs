@@ -154,7 +154,11 @@ impl Driver {
                 let values = batch.records().column_by_name("value").unwrap().as_string_view().clone();
                 let splits = runs.iter().flat_map(|run| vec![run.split.to_string(); run.rows]);
                 for (row, split) in splits.enumerate() {
-                    assert_eq!(self.owner.get(&split), Some(&subtask), "rows of a split that it does not own");
+                    assert_eq!(
+                        self.owner.get(&split),
+                        Some(&subtask),
+                        "rows of a split that it does not own"
+                    );
                     self.rows.push((split, values.value(row).to_string()));
                 }
                 self.batches.push(batch.into_records());
@@ -212,7 +216,11 @@ impl Driver {
         let start = Instant::now();
         while !done(self) {
             let rows = self.rows.len();
-            assert!(start.elapsed() < BOUND, "not within {BOUND:?}: {what}; rows: {rows}, {:?}", self.activity);
+            assert!(
+                start.elapsed() < BOUND,
+                "not within {BOUND:?}: {what}; rows: {rows}, {:?}",
+                self.activity
+            );
             if !self.turn()? && !self.woken.swap(false, Ordering::AcqRel) {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -243,7 +251,8 @@ impl Driver {
         let (mut splits, mut released) = (Vec::new(), Vec::new());
         for subtask in 0..self.readers.len() {
             let asked = std::mem::take(&mut self.readers[subtask].releases);
-            let back = self.with_reader(subtask as u32, |reader, cx| reader.release_splits(&asked, cx)).unwrap();
+            let back =
+                self.with_reader(subtask as u32, |reader, cx| reader.release_splits(&asked, cx)).unwrap();
             for split in &back {
                 self.owner.remove(&*split.id.0);
                 self.activity.remove(&*split.id.0);
@@ -282,7 +291,8 @@ impl Driver {
     pub fn metric(&self, name: &str, cluster: &str) -> Option<i64> {
         let of = |labels: &[(&'static str, String)]| labels.contains(&("cluster", cluster.to_string()));
         let series = self.registry.series(name);
-        let values: Vec<_> = series.iter().filter(|(labels, _)| of(labels)).map(|(_, value)| *value).collect();
+        let values: Vec<_> =
+            series.iter().filter(|(labels, _)| of(labels)).map(|(_, value)| *value).collect();
         (!values.is_empty()).then(|| values.iter().sum())
     }
 }

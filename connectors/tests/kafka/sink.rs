@@ -177,7 +177,8 @@ fn batch(numbers: Range<i64>) -> Batch {
 }
 
 fn sink(cluster: &KafkaCluster, topic: &str, settings: &[(&str, &str)]) -> KafkaSink {
-    let mut address = Cluster::at(cluster.bootstrap()).with("broker.address.family", Setting::Plain("v4".into()));
+    let mut address =
+        Cluster::at(cluster.bootstrap()).with("broker.address.family", Setting::Plain("v4".into()));
     for (name, value) in settings {
         address = address.with(name, Setting::Plain(value.to_string()));
     }

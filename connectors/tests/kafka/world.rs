@@ -38,7 +38,9 @@ impl TopologyOnDisk {
         self.version += 1;
         let mut text = format!("version: {}\nclusters:\n", self.version);
         for (name, bootstrap) in clusters {
-            text += &format!("  {name}: {{ bootstrap: '{bootstrap}', settings: {{ broker.address.family: v4 }} }}\n");
+            text += &format!(
+                "  {name}: {{ bootstrap: '{bootstrap}', settings: {{ broker.address.family: v4 }} }}\n"
+            );
         }
         let names: Vec<_> = clusters.iter().map(|(name, _)| *name).collect();
         text += &format!("topics:\n  {}: [{}]\n", self.topic, names.join(", "));

@@ -122,7 +122,8 @@ impl Bench {
         let mut cx = OpenContext {
             info: &info,
             restored: &RestoredState::default(),
-            backend: &(Arc::new(MapBackend::new()) as Arc<dyn StateBackend>),
+            backend: &(Arc::new(MapBackend::new(std::env::temp_dir().join("thalweg-prism-test")))
+                as Arc<dyn StateBackend>),
             storage: &storage,
             metrics: &registry.group(vec![]),
             waker: &Waker::new(|| {}),

@@ -1,6 +1,8 @@
 //! The test kit against the real thing: a broker that is killed and keeps its data, a network that goes away and
 //! returns, blobs through a signature, a child that is killed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

@@ -137,7 +137,7 @@ pub enum Action {
     /// Read the newest checkpoint; answer with `Restored` or `RestoreFailed`.
     Restore,
     /// A file of this checkpoint is damaged: read an older one, if that is allowed.
-    PassOver(CheckpointId),
+    PassOver(CheckpointId, String),
     /// Start the tasks of an attempt, restored from what was read last.
     Deploy {
         /// Which attempt.
@@ -429,7 +429,7 @@ impl Coordinator {
                 let opening = !self.running.contains(&id);
                 match self.restored_from.filter(|_| opening && !retryable && blame == TaskBlame::External) {
                     Some(checkpoint) => {
-                        self.actions.push_back(Action::PassOver(checkpoint));
+                        self.actions.push_back(Action::PassOver(checkpoint, error.clone()));
                         self.fail(&error, blame, true);
                     }
                     None => self.fail(&error, blame, retryable),

@@ -328,7 +328,7 @@ impl JobDriver {
                 let store = self.store.clone();
                 self.background("restore", move || DriverEvent::Read(store.read_newest()));
             }
-            Action::PassOver(checkpoint) => self.store.mark_damaged(checkpoint),
+            Action::PassOver(checkpoint, why) => self.store.mark_damaged(checkpoint, why),
             Action::Deploy { attempt } => self.deploy(attempt),
             Action::ToTask(id, command) => {
                 if let Some(mailbox) = self.mailboxes.get(&id) {
@@ -394,8 +394,9 @@ impl JobDriver {
         let committers = self.committers.clone();
         let (over, storage) = (self.over.clone(), self.environment.storage.clone());
         self.background(&format!("commit {checkpoint}"), move || {
-            let committed = commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
-                .and_then(|()| store.committed(checkpoint));
+            let committed =
+                commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
+                    .and_then(|()| store.committed(checkpoint));
             DriverEvent::Coordinator(match committed {
                 Ok(()) => Event::Committed(checkpoint),
                 Err(error) => {

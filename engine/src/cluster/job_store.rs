@@ -33,6 +33,8 @@ pub(super) struct JobStore {
     max_parallelism: u32,
     retained: usize,
     policy: Mutex<RestorePolicy>,
+    /// What a task said of the last checkpoint that it found damaged.
+    damage: Mutex<Option<String>>,
     log: Mutex<Option<JobLog>>,
     collector: Mutex<Collector>,
 }
@@ -54,6 +56,7 @@ impl JobStore {
                 allow_older: config.use_older_when_damaged,
                 ..RestorePolicy::default()
             }),
+            damage: Mutex::default(),
             log: Mutex::new(None),
             collector: Mutex::default(),
         })
@@ -80,16 +83,22 @@ impl JobStore {
         act(log.as_mut().ok_or_else(|| Error::internal(format!("job {} is not claimed", self.job)))?)
     }
 
-    /// A task found a damaged file in this checkpoint: it is not read again.
-    pub fn mark_damaged(&self, checkpoint: CheckpointId) {
+    /// A task found a damaged file in this checkpoint: it is not read again. `why` names the file.
+    pub fn mark_damaged(&self, checkpoint: CheckpointId, why: String) {
         self.policy.lock().damaged.insert(checkpoint);
+        *self.damage.lock() = Some(why);
     }
 
     /// Reads the newest checkpoint that can be used.
     pub fn read_newest(&self) -> Result<RestoredCheckpoint> {
         let view = self.with_log(|log| Ok(log.view().clone()))?;
         let policy = self.policy.lock().clone();
-        let Some(selected) = select(self.storage.as_ref(), &self.layout, &view, &policy)? else {
+        let selected = select(self.storage.as_ref(), &self.layout, &view, &policy);
+        let selected = selected.map_err(|error| match self.damage.lock().clone() {
+            Some(why) => error.context(why),
+            None => error,
+        })?;
+        let Some(selected) = selected else {
             let job = RestoredJob { next_number: view.next_number(), ..RestoredJob::default() };
             return Ok(RestoredCheckpoint { job, manifest: None });
         };

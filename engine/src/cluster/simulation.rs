@@ -2,9 +2,10 @@
 //! seed decides. The same tasks, coordinator and driver as in production; a run replays exactly
 //! from its seed.
 //!
-//! Runnable things are tasks that are awake, pieces of background work, and the driver. When
-//! nothing is runnable the clock jumps to the next time that somebody waits for. A crash drops
-//! everything at once but the store and the world outside; the caller then starts anew.
+//! Runnable things are tasks that are awake, pieces of background work, and the driver. A step takes
+//! some virtual time; when nothing is runnable the clock jumps to the next time that somebody waits
+//! for. A crash drops everything at once but the store and the world outside; the caller then starts
+//! anew.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,9 @@ use crate::runtime::{
 use crate::state::StateBackend;
 use crate::time::Micros;
 use crate::{Error, Result};
+
+/// A step takes less than so many microseconds of virtual time.
+const STEP_MICROS_MAX: usize = 100;
 
 /// A small deterministic generator (SplitMix64; Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]
@@ -139,7 +143,8 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
         if setup.crash_at == Some(step) {
             return Ok(Simulated::Crashed);
         }
-        let now = crate::runtime::Clock::now(&setup.clock);
+        let now = crate::runtime::Clock::now(&setup.clock) + order.below(STEP_MICROS_MAX) as Micros;
+        setup.clock.advance_to(now);
         let runnable = runnable(&tasks, &work, &driver_awake, driver_wake_at, now);
         if runnable.is_empty() {
             let next = next_time(&tasks, driver_wake_at);

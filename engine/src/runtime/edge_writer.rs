@@ -1,8 +1,8 @@
 //! One outgoing edge of a task: splits batches over the targets' channels, keeps small shares
 //! back so that batches stay large at any fan-out, and holds what full channels refused.
 //!
-//! Costs per row of a hash edge: one modulo, one division, one index push, and one `take` per
-//! column. Rows are never sorted. Shares of fewer than [`SHARE_ROWS_MIN`] rows wait, for at most
+//! Costs per row of a hash edge: one modulo (one `and`, when the key groups are a power of two), one
+//! look into a table, one index push, and one `take` per column. Rows are never sorted. Shares of fewer than [`SHARE_ROWS_MIN`] rows wait, for at most
 //! [`BATCHES_KEPT_MAX`] batches; barrier, end and sleep flush them. A watermark waits with the
 //! rows that it follows, for a later watermark is the weaker promise.
 
@@ -37,7 +37,8 @@ struct Target {
 /// The writing end of an edge.
 pub struct EdgeWriter {
     partitioner: Partitioner,
-    max_parallelism: u32,
+    /// The target of each key group.
+    owners: Vec<u32>,
     schema: SchemaRef,
     targets: Vec<Target>,
     batches_kept: usize,
@@ -65,9 +66,12 @@ impl EdgeWriter {
             })
             .collect::<Vec<_>>();
         let next = first % targets.len().max(1);
+        let parallelism = targets.len() as u32;
+        let groups = if partitioner == Partitioner::Hash { 0..max_parallelism } else { 0..0 };
+        let groups = groups.map(|group| KeyGroup(group as u16));
         EdgeWriter {
             partitioner,
-            max_parallelism,
+            owners: groups.map(|group| group.subtask(parallelism, max_parallelism)).collect(),
             schema,
             targets,
             batches_kept: 0,
@@ -109,14 +113,14 @@ impl EdgeWriter {
         let hashes = batch
             .key_hashes()
             .ok_or_else(|| Error::internal("a hash edge got a batch without key hashes"))?;
-        let parallelism = self.targets.len() as u32;
         for indices in &mut self.indices {
             indices.clear();
         }
-        for (row, &hash) in hashes.values().iter().enumerate() {
-            let target =
-                KeyGroup::of_hash(hash, self.max_parallelism).subtask(parallelism, self.max_parallelism);
-            self.indices[target as usize].push(row as u32);
+        let groups = self.owners.len() as u64;
+        if groups.is_power_of_two() {
+            deal(hashes.values(), &mut self.indices, |hash| self.owners[(hash & (groups - 1)) as usize]);
+        } else {
+            deal(hashes.values(), &mut self.indices, |hash| self.owners[(hash % groups) as usize]);
         }
         let mut kept = false;
         for (target, indices) in self.targets.iter_mut().zip(&mut self.indices) {
@@ -208,6 +212,13 @@ impl EdgeWriter {
     /// Whether something that was refused waits for room.
     pub fn is_blocked(&self) -> bool {
         self.targets.iter().any(|target| !target.outbox.is_empty())
+    }
+}
+
+/// Deals the rows over the targets.
+fn deal(hashes: &[u64], indices: &mut [Vec<u32>], target: impl Fn(u64) -> u32) {
+    for (row, &hash) in hashes.iter().enumerate() {
+        indices[target(hash) as usize].push(row as u32);
     }
 }
 

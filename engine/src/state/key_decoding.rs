@@ -172,8 +172,12 @@ fn column(parts: &[Part<'_>], data_type: &DataType) -> Result<ArrayRef> {
         DataType::Date32 => signed::<Date32Type>(parts, data_type)?,
         DataType::Date64 => signed::<Date64Type>(parts, data_type)?,
         DataType::Timestamp(TimeUnit::Second, _) => signed::<TimestampSecondType>(parts, data_type)?,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => signed::<TimestampMillisecondType>(parts, data_type)?,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => signed::<TimestampMicrosecondType>(parts, data_type)?,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            signed::<TimestampMillisecondType>(parts, data_type)?
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            signed::<TimestampMicrosecondType>(parts, data_type)?
+        }
         DataType::Timestamp(TimeUnit::Nanosecond, _) => signed::<TimestampNanosecondType>(parts, data_type)?,
         DataType::Utf8 => {
             let mut builder = StringBuilder::new();

@@ -38,11 +38,11 @@ fn golden_vectors_pin_the_encoding_and_the_hash() {
     ];
     let mut wrong = Vec::new();
     for (column, key, hash) in cases {
-        let encoded = encode(&[column.clone()], 0);
+        let encoded = encode(std::slice::from_ref(&column), 0);
         if !key.is_empty() {
             assert_eq!(hex(&encoded), key, "{column:?}");
         }
-        let hashes = hash_keys(&[column.clone()], 1).unwrap();
+        let hashes = hash_keys(std::slice::from_ref(&column), 1).unwrap();
         assert_eq!(hashes.value(0), hash_key(&encoded), "{column:?}");
         if hash_key(&encoded) != hash {
             wrong.push(format!("{:#018x}", hash_key(&encoded)));
@@ -76,7 +76,7 @@ fn widths_and_string_layouts_encode_alike() {
         Arc::new(Int64Array::from(vec![-5])),
     ];
     for int in &ints {
-        assert_eq!(encode(&[int.clone()], 0), encode(&[ints[0].clone()], 0));
+        assert_eq!(encode(std::slice::from_ref(int), 0), encode(&[ints[0].clone()], 0));
     }
     assert_eq!(
         encode(&[Arc::new(UInt8Array::from(vec![7]))], 0),
@@ -85,7 +85,7 @@ fn widths_and_string_layouts_encode_alike() {
     let view: ArrayRef = Arc::new(StringViewArray::from(vec!["a longer string than twelve"]));
     let plain: ArrayRef = Arc::new(StringArray::from(vec!["a longer string than twelve"]));
     let large: ArrayRef = Arc::new(LargeStringArray::from(vec!["a longer string than twelve"]));
-    assert_eq!(encode(&[view.clone()], 0), encode(&[plain], 0));
+    assert_eq!(encode(std::slice::from_ref(&view), 0), encode(&[plain], 0));
     assert_eq!(encode(&[view], 0), encode(&[large], 0));
 }
 
@@ -134,9 +134,9 @@ fn columns(rows: &[Row]) -> Vec<ArrayRef> {
 fn rows() -> impl Strategy<Value = Vec<Row>> {
     let text = proptest::option::of("[a\u{0}\u{4}é]{0,3}");
     let bytes = proptest::option::of(proptest::collection::vec(0u8..6, 0..4));
-    let number = proptest::option::of(prop_oneof![Just(0), Just(-1), Just(i64::MIN), Just(i64::MAX), 0i64..3]);
-    let row =
-        (number, text, bytes, proptest::option::of(any::<bool>()), proptest::option::of(0u8..3));
+    let number =
+        proptest::option::of(prop_oneof![Just(0), Just(-1), Just(i64::MIN), Just(i64::MAX), 0i64..3]);
+    let row = (number, text, bytes, proptest::option::of(any::<bool>()), proptest::option::of(0u8..3));
     proptest::collection::vec(row, 1..60)
 }
 
@@ -170,6 +170,6 @@ proptest! {
     #[test]
     fn numbers_sort_as_they_do_in_their_encoding(a: i64, b: i64) {
         let column: ArrayRef = Arc::new(Int64Array::from(vec![a, b]));
-        prop_assert_eq!(encode(&[column.clone()], 0).cmp(&encode(&[column], 1)), a.cmp(&b));
+        prop_assert_eq!(encode(std::slice::from_ref(&column), 0).cmp(&encode(&[column], 1)), a.cmp(&b));
     }
 }

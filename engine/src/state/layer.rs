@@ -111,14 +111,7 @@ impl<U: Unit> Layer<U> {
     /// Adds a unit for a key that is not there.
     pub(super) fn insert(&mut self, hash: u64, key: &[u8], unit: U) -> usize {
         let position = self.slots.len();
-        self.slots.push(Slot {
-            unit,
-            hash,
-            key: KeyBytes::new(key),
-            bytes: 0,
-            dirty: false,
-            touched: true,
-        });
+        self.slots.push(Slot { unit, hash, key: KeyBytes::new(key), bytes: 0, dirty: false, touched: true });
         let slots = &self.slots;
         self.index.insert_unique(remix(hash), position as u32, |&at| remix(slots[at as usize].hash));
         self.change(position, |_| ());

@@ -88,7 +88,8 @@ impl<T: StateValue> Unit for ListUnit<T> {
 
     fn settle(&mut self) {
         let appended = std::mem::take(&mut self.appended);
-        self.in_store = if self.cleared { !appended.is_empty() } else { self.in_store || !appended.is_empty() };
+        self.in_store =
+            if self.cleared { !appended.is_empty() } else { self.in_store || !appended.is_empty() };
         self.cleared = false;
         match &mut self.base {
             Some(base) => base.extend(appended),

@@ -214,14 +214,13 @@ impl<K: MapKey, V: StateValue> MapState<K, V> {
             }
             return Ok(());
         }
-        let (known, complete) = Self::overlay(active.into_iter().chain(table.frozen_units(current).map(|u| u.1)));
+        let (known, complete) =
+            Self::overlay(active.into_iter().chain(table.frozen_units(current).map(|u| u.1)));
         Self::merge(&known, complete, table, core, &mut visit)
     }
 
     /// What the cache knows, the newest first: later units only add.
-    fn overlay<'a>(
-        units: impl Iterator<Item = &'a MapUnit<K, V>>,
-    ) -> (BTreeMap<&'a K, Option<&'a V>>, bool) {
+    fn overlay<'a>(units: impl Iterator<Item = &'a MapUnit<K, V>>) -> (BTreeMap<&'a K, Option<&'a V>>, bool) {
         let mut known = BTreeMap::new();
         for unit in units {
             for (key, value) in unit.entries() {

@@ -64,7 +64,8 @@ fn scan(
         // Copied in shares: `visit` runs without the lock, so that it may ask the store itself.
         let bounds = (from.as_ref().map(Vec::as_slice), Bound::Excluded(range.end));
         let copy = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
-        let rows: Vec<_> = maps.lock().map(family).range::<[u8], _>(bounds).take(SCAN_ROWS).map(copy).collect();
+        let rows: Vec<_> =
+            maps.lock().map(family).range::<[u8], _>(bounds).take(SCAN_ROWS).map(copy).collect();
         let is_last = rows.len() < SCAN_ROWS;
         for (key, value) in &rows {
             if !visit(key, value)? {
@@ -118,8 +119,9 @@ impl StateBackend for MapBackend {
                 let local = directory.join(FILE_NAME);
                 fetch(site.storage, file, &local)?;
                 let place = || format!("checkpoint file {}", file.path);
-                let bytes = fs::read(&local)
-                    .map_err(|error| Error::external(format!("cannot read {}", local.display())).caused_by(error))?;
+                let bytes = fs::read(&local).map_err(|error| {
+                    Error::external(format!("cannot read {}", local.display())).caused_by(error)
+                })?;
                 load(&bytes, site.key_groups, &mut maps).context(place)?;
             }
             // What is left over of a directory of our own costs nothing but space.

@@ -57,7 +57,10 @@ fn download(
 ) -> Result<()> {
     in_parallel(shared.config.transfers, files, |file| {
         if file.name.contains(['/', '\\']) || file.name.starts_with("..") {
-            return Err(Error::external(format!("checkpoint file {} has the name {:?}", file.path, file.name)));
+            return Err(Error::external(format!(
+                "checkpoint file {} has the name {:?}",
+                file.path, file.name
+            )));
         }
         fetch(storage, file, &directory.join(&file.name))
     })?;

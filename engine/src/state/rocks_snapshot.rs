@@ -69,7 +69,8 @@ impl KvSnapshotter for RocksSnapshotter {
     ) -> Result<KeyedHandle> {
         let frozen = self.frozen.take().ok_or_else(|| Error::internal("uploaded before it was frozen"))?;
         let names = file_names(&frozen.0)?;
-        let files = in_parallel(self.shared.config.transfers, &names, |name| self.file(site, &frozen.0, name))?;
+        let files =
+            in_parallel(self.shared.config.transfers, &names, |name| self.file(site, &frozen.0, name))?;
         let shared = files.iter().filter(|file| is_shared(&file.name));
         *self.uploaded.lock() = shared.map(|file| (file.name.clone(), file.clone())).collect();
         Ok(KeyedHandle { backend: KIND.to_string(), key_groups, files, meta })

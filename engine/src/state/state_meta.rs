@@ -69,7 +69,8 @@ impl StateMeta {
     ) -> Result<StateMeta> {
         let mut meta = StateMeta::default();
         for handle in handles {
-            let wire: Wire = Codec::decode(&handle.meta).context(|| "the snapshot's list of states".to_string())?;
+            let wire: Wire =
+                Codec::decode(&handle.meta).context(|| "the snapshot's list of states".to_string())?;
             if wire.max_parallelism != max_parallelism {
                 return Err(Error::user(format!(
                     "the checkpoint was taken with max_parallelism {}, the job has {max_parallelism}; it \

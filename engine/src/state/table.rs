@@ -59,9 +59,7 @@ fn write_units<U: Unit>(
     epoch: Epoch,
     sink: &mut OpSink<'_>,
 ) -> Result<()> {
-    let group = |position: u32| {
-        KeyGroup::of_hash(layer.slot(position as usize).hash, place.max_parallelism)
-    };
+    let group = |position: u32| KeyGroup::of_hash(layer.slot(position as usize).hash, place.max_parallelism);
     positions.sort_unstable_by(|&a, &b| {
         let (left, right) = (layer.slot(a as usize).key(), layer.slot(b as usize).key());
         (group(a), left.len(), left).cmp(&(group(b), right.len(), right))
@@ -107,7 +105,13 @@ pub(super) trait AnyTable: Send {
     /// Drops cold values of the active layer that the store has; answers the bytes.
     fn evict_clean(&mut self, wanted: usize) -> usize;
     /// Writes cold dirty values of the active layer and keeps them, or drops them with `evict`.
-    fn write_cold(&mut self, wanted: usize, evict: bool, epoch: Epoch, sink: &mut OpSink<'_>) -> Result<usize>;
+    fn write_cold(
+        &mut self,
+        wanted: usize,
+        evict: bool,
+        epoch: Epoch,
+        sink: &mut OpSink<'_>,
+    ) -> Result<usize>;
 }
 
 impl<U: Unit> Table<U> {
@@ -248,7 +252,13 @@ impl<U: Unit> AnyTable for Table<U> {
         self.remove_active(&cold)
     }
 
-    fn write_cold(&mut self, wanted: usize, evict: bool, epoch: Epoch, sink: &mut OpSink<'_>) -> Result<usize> {
+    fn write_cold(
+        &mut self,
+        wanted: usize,
+        evict: bool,
+        epoch: Epoch,
+        sink: &mut OpSink<'_>,
+    ) -> Result<usize> {
         let before = if evict { self.active.bytes() } else { self.active.dirty_bytes() };
         let cold = self.active.cold(wanted, !evict, 2);
         let dirty: Vec<u32> =

@@ -95,12 +95,7 @@ impl Position {
     /// An internal error when the position is damaged.
     pub(super) fn timer(&self) -> Result<Timer> {
         let (key, namespace) = varint::read_slice(&self.0[TIME_BYTES + 2..])?;
-        Ok(Timer {
-            time: self.time(),
-            hash: hash_key(key),
-            key: key.to_vec(),
-            namespace: namespace.to_vec(),
-        })
+        Ok(Timer { time: self.time(), hash: hash_key(key), key: key.to_vec(), namespace: namespace.to_vec() })
     }
 }
 

@@ -5,7 +5,7 @@
 //! watermark with nothing due touches no disk, a timer that is set and deleted within the head
 //! never reaches it, and any number of timers fire in bounded memory.
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 
 use super::key_group::{KeyGroup, KeyGroupRange};
 use super::timer_key::{Clock, Position, group_end};
@@ -107,6 +107,11 @@ impl TimerQueue {
             }
             self.head_bytes -= position.bytes();
         }
+        self.delete_stored(position, overlay);
+    }
+
+    /// Deletes a timer that is no longer in the head.
+    pub(super) fn delete_stored(&self, position: &Position, overlay: &mut TimerOverlay) {
         let stored = position.stored(self.clock);
         match overlay.get(&stored) {
             Some(Change::Put { fresh: true }) => overlay.remove(&stored),
@@ -137,88 +142,91 @@ impl TimerQueue {
         Ok(self.head.first().map(Position::time))
     }
 
-    /// The earliest timer with `time <= until`, to be fired; it stays until it is deleted.
+    /// Takes the earliest timer with `time <= until` out of the head; the caller deletes it from
+    /// the store too.
     ///
     /// # Errors
     /// An external error of the store.
-    pub(super) fn due(&mut self, until: Micros, layers: &LayeredTimers<'_>) -> Result<Option<Position>> {
+    pub(super) fn take_due(&mut self, until: Micros, layers: &LayeredTimers<'_>) -> Result<Option<Position>> {
         while self.head.is_empty() && self.earliest_beyond.is_some_and(|earliest| earliest <= until) {
             self.refill(layers)?;
         }
-        Ok(self.head.first().filter(|first| first.time() <= until).cloned())
+        if self.head.first().is_none_or(|first| first.time() > until) {
+            return Ok(None);
+        }
+        let due = self.head.pop_first();
+        self.head_bytes -= due.as_ref().map_or(0, Position::bytes);
+        Ok(due)
     }
 
-    /// Reads the next timers into the empty head: the earliest of all key groups, up to half of
-    /// what the head may hold.
+    /// Reads the next timers into the empty head: a share of each key group, and of all these
+    /// what lies before the first that was not read.
     fn refill(&mut self, layers: &LayeredTimers<'_>) -> Result<()> {
         let bounds = self.beyond.iter().enumerate();
         let mut order: Vec<(Position, usize)> =
             bounds.filter_map(|(index, bound)| Some((bound.clone()?, index))).collect();
         order.sort_unstable();
-        let mut best = Best { heap: BinaryHeap::new(), bytes: 0, bytes_max: self.head_bytes_max / 2 };
+        let mut refill = Refill {
+            found: Vec::new(),
+            horizon: None,
+            share_bytes: self.head_bytes_max / 2 / order.len().max(1),
+        };
         for (bound, index) in order {
-            if best.is_full() && best.heap.peek().is_some_and(|last| bound > *last) {
+            if refill.is_beyond(&bound) {
                 break;
             }
-            self.beyond[index] = None;
-            self.read_group(&bound, &mut best, layers)?;
+            self.beyond[index] = refill.read_group(&bound, self.clock, layers)?;
         }
-        self.reach = match best.heap.peek() {
-            Some(last) if self.beyond.iter().any(Option::is_some) => Reach::Through(last.clone()),
-            _ => Reach::All,
-        };
+        let Refill { mut found, horizon, .. } = refill;
+        if let Some(horizon) = &horizon {
+            for position in found.extract_if(.., |position| *position > *horizon) {
+                self.note_beyond(&position);
+            }
+        }
+        self.reach = horizon.map_or(Reach::All, Reach::Through);
         self.earliest_beyond = self.beyond.iter().flatten().map(Position::time).min();
-        self.head_bytes = best.bytes;
-        self.head = best.heap.into_iter().collect();
+        self.head_bytes = found.iter().map(Position::bytes).sum();
+        self.head = found.into_iter().collect();
         Ok(())
     }
+}
 
+/// A refill of the head on its way.
+struct Refill {
+    found: Vec<Position>,
+    /// The last timer before the first that was left unread; `None` while none was.
+    horizon: Option<Position>,
+    share_bytes: usize,
+}
+
+impl Refill {
+    fn is_beyond(&self, position: &Position) -> bool {
+        self.horizon.as_ref().is_some_and(|horizon| position > horizon)
+    }
+
+    /// Reads a share of a key group from `bound` on; answers the first timer left unread.
     fn read_group(
         &mut self,
         bound: &Position,
-        best: &mut Best,
+        clock: Clock,
         layers: &LayeredTimers<'_>,
-    ) -> Result<()> {
-        let (from, to) = (bound.stored(self.clock), group_end(bound.group(), self.clock));
-        let mut left = Vec::new();
+    ) -> Result<Option<Position>> {
+        let (from, to) = (bound.stored(clock), group_end(bound.group(), clock));
+        let (mut left, mut bytes) = (None, 0);
         layers.scan(&from, &to, &mut |stored| {
             let position = Position::of_stored(stored)?;
-            if best.is_full() && best.heap.peek().is_some_and(|last| *last < position) {
-                left.push(position);
-                return Ok(false);
+            if self.is_beyond(&position) {
+                left = Some(position);
+            } else if bytes > 0 && bytes >= self.share_bytes {
+                // Not beyond, so what was read last of this group is the earliest last.
+                self.horizon = self.found.last().cloned();
+                left = Some(position);
+            } else {
+                bytes += position.bytes();
+                self.found.push(position);
             }
-            best.push(position, &mut left);
-            Ok(true)
+            Ok(left.is_none())
         })?;
-        for position in left {
-            self.note_beyond(&position);
-        }
-        Ok(())
-    }
-}
-
-/// The earliest timers seen so far, up to a number of bytes.
-struct Best {
-    heap: BinaryHeap<Position>,
-    bytes: usize,
-    bytes_max: usize,
-}
-
-impl Best {
-    fn is_full(&self) -> bool {
-        self.bytes >= self.bytes_max && !self.heap.is_empty()
-    }
-
-    /// Adds a timer; those that no longer fit go to `left`.
-    fn push(&mut self, position: Position, left: &mut Vec<Position>) {
-        self.bytes += position.bytes();
-        self.heap.push(position);
-        while self.heap.len() > 1
-            && let Some(last) = self.heap.peek()
-            && self.bytes - last.bytes() >= self.bytes_max
-        {
-            self.bytes -= last.bytes();
-            left.extend(self.heap.pop());
-        }
+        Ok(left)
     }
 }

@@ -90,15 +90,11 @@ impl KeyedState {
     fn delete(&mut self, clock: Clock, time: Micros, namespace: &[u8]) -> Result<()> {
         let position = self.position(time, namespace)?;
         self.make_room_for_writes()?;
-        self.remove(clock, &position);
-        Ok(())
-    }
-
-    fn remove(&mut self, clock: Clock, position: &Position) {
         match clock {
-            Clock::Event => self.event_timers.delete(position, &mut self.timers),
-            Clock::Processing => self.processing_timers.delete(position, &mut self.timers),
+            Clock::Event => self.event_timers.delete(&position, &mut self.timers),
+            Clock::Processing => self.processing_timers.delete(&position, &mut self.timers),
         }
+        Ok(())
     }
 
     fn position(&self, time: Micros, namespace: &[u8]) -> Result<Position> {
@@ -108,13 +104,16 @@ impl KeyedState {
     }
 
     fn next_due(&mut self, clock: Clock, until: Micros) -> Result<Option<Timer>> {
-        let Some(position) = self.with_timers(clock, |queue, layers| queue.due(until, layers))? else {
+        let Some(position) = self.with_timers(clock, |queue, layers| queue.take_due(until, layers))? else {
             return Ok(None);
         };
-        self.make_room_for_writes()?;
-        self.remove(clock, &position);
+        match clock {
+            Clock::Event => self.event_timers.delete_stored(&position, &mut self.timers),
+            Clock::Processing => self.processing_timers.delete_stored(&position, &mut self.timers),
+        }
         let timer = position.timer()?;
         self.set_current_key(timer.hash, &timer.key);
+        self.make_room_for_writes()?;
         Ok(Some(timer))
     }
 

@@ -55,22 +55,33 @@ impl Source for Numbers {
     fn output(&self) -> Result<EdgeSchema> {
         Ok(EdgeSchema::new(schema()))
     }
-    fn enumerator(&self, _restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
-        Ok(Box::new(NumbersEnumerator { count: self.rows.len() }))
+    fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
+        let finished = restored.map(|state| serde_json::from_slice(state).unwrap()).unwrap_or_default();
+        Ok(Box::new(NumbersEnumerator { count: self.rows.len(), finished }))
     }
     fn reader(&self, _cx: &ReaderOpenContext<'_>) -> Result<Box<dyn SourceReader>> {
         Ok(Box::new(NumbersReader { source: self.clone(), splits: BTreeMap::new(), no_more: false }))
     }
 }
 
+/// Readers answer for the splits that they hold, the enumerator for those that are finished.
 struct NumbersEnumerator {
     count: usize,
+    finished: Vec<SplitState>,
 }
 
 impl Enumerator for NumbersEnumerator {
     fn handle(&mut self, event: EnumeratorEvent) -> Result<Vec<EnumeratorAction>> {
-        let EnumeratorEvent::Started { parallelism, splits } = event else { return Ok(Vec::new()) };
-        let positions: BTreeMap<_, _> = splits.into_iter().map(|split| (split.id, split.position)).collect();
+        let (parallelism, splits) = match event {
+            EnumeratorEvent::Started { parallelism, splits } => (parallelism, splits),
+            EnumeratorEvent::Finished { split, .. } => {
+                self.finished.push(split);
+                return Ok(Vec::new());
+            }
+            _ => return Ok(Vec::new()),
+        };
+        let held = self.finished.iter().cloned().chain(splits);
+        let positions: BTreeMap<_, _> = held.map(|split| (split.id, split.position)).collect();
         let mut actions: Vec<_> =
             (0..parallelism).map(|subtask| (subtask, Vec::new())).collect::<Vec<(u32, Vec<SplitState>)>>();
         for index in 0..self.count {
@@ -86,7 +97,7 @@ impl Enumerator for NumbersEnumerator {
         Ok(actions)
     }
     fn snapshot(&self) -> Vec<u8> {
-        Vec::new()
+        serde_json::to_vec(&self.finished).unwrap()
     }
 }
 

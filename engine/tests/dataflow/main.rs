@@ -1,5 +1,8 @@
 //! Whole jobs on the engine's own runtime: simulated from seeds, and on threads.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fenced;
 mod job;
 mod simulated;
 mod threaded;

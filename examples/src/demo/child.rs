@@ -46,8 +46,12 @@ pub fn run_child(options: &ChildOptions) -> Result<()> {
         .on_outage(OnOutage::Hold)
         .rows_per_second(options.rows_per_second);
     let found = flights_job(env.source(source).uid("flights"));
-    let outputs =
-        [(CARRIER_HOURS, found.hours), (ALERTS, found.alerts), (INCOMPLETE, found.incomplete), (LATE, found.late)];
+    let outputs = [
+        (CARRIER_HOURS, found.hours),
+        (ALERTS, found.alerts),
+        (INCOMPLETE, found.incomplete),
+        (LATE, found.late),
+    ];
     for (topic, stream) in outputs {
         let target = PrismTarget::Gateway(options.prism.clone());
         let sink = PrismSink::new(topic, target, || Ok(Box::new(JsonEncoder::new())));

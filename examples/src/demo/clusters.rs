@@ -145,7 +145,8 @@ impl Clusters {
         config.set("bootstrap.servers", self.bootstrap(name)).set("group.id", "demo-verifier");
         config.set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().map_err(kafka("making a consumer"))?;
-        let (low, high) = consumer.fetch_watermarks(topic, 0, TIMEOUT).map_err(kafka("asking for offsets"))?;
+        let (low, high) =
+            consumer.fetch_watermarks(topic, 0, TIMEOUT).map_err(kafka("asking for offsets"))?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(topic, 0, Offset::Beginning).map_err(kafka("assigning"))?;
         consumer.assign(&assignment).map_err(kafka("assigning"))?;

@@ -65,7 +65,8 @@ pub struct Report {
 impl Report {
     /// Whether every result arrived, exactly once and right.
     pub fn is_clean(&self) -> bool {
-        let whole = self.verdict.records_in == self.rows && self.verdict.results_out == self.expected.results();
+        let whole =
+            self.verdict.records_in == self.rows && self.verdict.results_out == self.expected.results();
         whole && self.verdict.lost == 0 && self.verdict.duplicated == 0 && self.verdict.wrong == 0
     }
 }
@@ -106,7 +107,8 @@ pub fn run_script(program: &Path, script: &Script) -> Result<Report> {
     let written = std::fs::write(&topology, topology_text(&clusters));
     written.map_err(|error| Error::external("cannot write the topology").caused_by(error))?;
     let metrics = Registry::default();
-    let gateway = PrismGateway::start(GatewayConfig::new("127.0.0.1:0", &topology), &metrics.group(Vec::new()))?;
+    let gateway =
+        PrismGateway::start(GatewayConfig::new("127.0.0.1:0", &topology), &metrics.group(Vec::new()))?;
     println!("prism at {}", gateway.endpoint());
     let azurite = if script.real { Some(Store::azurite()?) } else { None };
     let store = azurite.as_ref().map_or_else(
@@ -134,7 +136,9 @@ fn topology_text(clusters: &Clusters) -> String {
         // Little is fetched ahead, so that an outage is felt at once.
         let settings = "reconnect.backoff.ms: \"50\", reconnect.backoff.max.ms: \"500\", \
                         queued.min.messages: \"200\", queued.max.messages.kbytes: \"64\"";
-        text.push_str(&format!("  {cluster}: {{ bootstrap: \"{bootstrap}\", settings: {{ {settings} }} }}\n"));
+        text.push_str(&format!(
+            "  {cluster}: {{ bootstrap: \"{bootstrap}\", settings: {{ {settings} }} }}\n"
+        ));
     }
     text.push_str("topics:\n");
     for topic in std::iter::once(FLIGHTS).chain(OUTPUTS) {
@@ -172,7 +176,8 @@ struct Running {
 
 fn spawn(command: &mut Command) -> Result<Running> {
     let child = command.stdout(Stdio::piped()).spawn();
-    let mut child = child.map_err(|error| Error::external("the job's process did not start").caused_by(error))?;
+    let mut child =
+        child.map_err(|error| Error::external("the job's process did not start").caused_by(error))?;
     let (sender, lines) = channel();
     if let Some(stdout) = child.stdout.take() {
         std::thread::spawn(move || {
@@ -215,7 +220,8 @@ fn drive(command: &mut Command, clusters: &Clusters, script: &Script, rows: usiz
             outages += 1;
             println!("--- cluster west is back");
         }
-        let status = running.child.try_wait().map_err(|error| Error::external("lost the job").caused_by(error))?;
+        let status =
+            running.child.try_wait().map_err(|error| Error::external("lost the job").caused_by(error))?;
         if let Some(status) = status {
             for line in running.lines.try_iter() {
                 println!("{:5.1} s | {line}", started.elapsed().as_secs_f64());
@@ -225,7 +231,8 @@ fn drive(command: &mut Command, clusters: &Clusters, script: &Script, rows: usiz
             }
             return Ok((restarts, outages));
         }
-        let halfway = progress.rows_in > rows / 2 && progress.checkpoint > 0 && outages == u32::from(script.outage);
+        let halfway =
+            progress.rows_in > rows / 2 && progress.checkpoint > 0 && outages == u32::from(script.outage);
         let due = match kill {
             Some(KillAt::After(delay)) => run_since.elapsed() >= *delay,
             Some(KillAt::Halfway) => halfway,

@@ -17,14 +17,16 @@ pub struct Progress {
 pub fn line(metrics: &Registry, before: &mut (i64, i64), seconds: f64) -> String {
     let of = |name: &str, uid: &str| -> i64 {
         let series = metrics.series(name);
-        let own = series.iter().filter(|(labels, _)| labels.iter().any(|(k, v)| *k == "uid" && v.starts_with(uid)));
+        let own =
+            series.iter().filter(|(labels, _)| labels.iter().any(|(k, v)| *k == "uid" && v.starts_with(uid)));
         own.map(|(_, value)| *value).sum()
     };
     let (rows_in, rows_out) = (of("rows_out_total", "flights"), of("rows_in_total", "to-"));
     let rate = |now: i64, then: i64| ((now - then) as f64 / seconds).round() as i64;
     let (in_rate, out_rate) = (rate(rows_in, before.0), rate(rows_out, before.1));
     *before = (rows_in, rows_out);
-    let lags: Vec<_> = CLUSTERS.iter().map(|cluster| format!("{cluster} {}", lag(metrics, cluster))).collect();
+    let lags: Vec<_> =
+        CLUSTERS.iter().map(|cluster| format!("{cluster} {}", lag(metrics, cluster))).collect();
     let checkpoint = metrics.total("last_checkpoint");
     let state = metrics.total("state_store_bytes") + metrics.total("state_cache_bytes");
     format!(
@@ -43,7 +45,8 @@ fn lag(metrics: &Registry, cluster: &str) -> i64 {
 
 fn watermark(metrics: &Registry) -> String {
     let series = metrics.series("watermark_us");
-    let sources = series.iter().filter(|(labels, _)| labels.iter().any(|(k, v)| *k == "uid" && v == "flights"));
+    let sources =
+        series.iter().filter(|(labels, _)| labels.iter().any(|(k, v)| *k == "uid" && v == "flights"));
     match sources.map(|(_, value)| *value).min() {
         None | Some(0) => "none".to_string(),
         Some(i64::MAX) => "end".to_string(),

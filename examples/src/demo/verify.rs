@@ -51,7 +51,8 @@ pub fn verify(clusters: &Clusters, expected: &Expected) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut hours = BTreeMap::new();
     for row in rows::<HourRow>(clusters, CARRIER_HOURS, &mut verdict)? {
-        let found = CarrierHour { flights: row.flights, mean_delay: row.mean_delay, max_delay: row.max_delay };
+        let found =
+            CarrierHour { flights: row.flights, mean_delay: row.mean_delay, max_delay: row.max_delay };
         verdict.records_in += usize::try_from(row.flights).unwrap_or(0);
         hours.entry((row.carrier, micros(&row.window_start)?)).or_insert_with(Vec::new).push(found);
     }
@@ -86,18 +87,24 @@ fn compare<K: Ord, V>(
     verdict.lost += expected.keys().filter(|key| !found.contains_key(key)).count();
     for (key, values) in found {
         verdict.duplicated += values.len() - 1;
-        let right = expected.get(key).is_some_and(|expected| values.iter().all(|value| same(value, expected)));
+        let right =
+            expected.get(key).is_some_and(|expected| values.iter().all(|value| same(value, expected)));
         verdict.wrong += usize::from(!right);
     }
 }
 
 /// The rows of an output over both clusters, each id once.
-fn rows<T: for<'de> Deserialize<'de>>(clusters: &Clusters, topic: &str, verdict: &mut Verdict) -> Result<Vec<T>> {
+fn rows<T: for<'de> Deserialize<'de>>(
+    clusters: &Clusters,
+    topic: &str,
+    verdict: &mut Verdict,
+) -> Result<Vec<T>> {
     let mut seen = BTreeSet::new();
     let mut rows = Vec::new();
     for cluster in CLUSTERS {
         for record in clusters.consume(cluster, topic)? {
-            let id = record.id.ok_or_else(|| Error::internal(format!("a record of {topic} carries no id")))?;
+            let id =
+                record.id.ok_or_else(|| Error::internal(format!("a record of {topic} carries no id")))?;
             if !seen.insert(id) {
                 verdict.copies += 1;
                 continue;

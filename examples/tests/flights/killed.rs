@@ -14,7 +14,8 @@ fn the_flights_job_killed_at_five_random_points_on_real_kafka_delivers_every_res
     };
     println!("seed {seed}");
     let mut order = SeededOrder::new(seed);
-    let kills = (0..5).map(|_| KillAt::After(Duration::from_millis(600 + order.below(1_800) as u64))).collect();
+    let kills =
+        (0..5).map(|_| KillAt::After(Duration::from_millis(600 + order.below(1_800) as u64))).collect();
     let script = Script { real: true, rows_per_second: 2_000, outage: false, kills };
     let report = run_script(Path::new(env!("CARGO_BIN_EXE_demo")), &script).unwrap();
     assert!(report.is_clean(), "seed {seed}: {:?}", report.verdict);

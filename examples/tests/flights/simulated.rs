@@ -4,23 +4,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use thalweg::connectors::file::FileSource;
 use thalweg::engine::checkpoint::fault::{Fault, FaultPlan, FaultyStorage};
 use thalweg::engine::checkpoint::{JobLayout, MemoryStorage};
 use thalweg::engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
 use thalweg::engine::runtime::{ChannelBounds, ManualClock};
 use thalweg::engine::state::{MapBackend, RocksBackend, RocksConfig, StateBackend};
 use thalweg::prelude::*;
-use thalweg_examples::data::{self, Flight};
+use thalweg_examples::data;
 use thalweg_examples::expected::{Expected, expected};
 use thalweg_examples::job::{self, flights_job};
 
 const SEEDS: u64 = 100;
-const FILES: usize = 3;
+const SPLITS: usize = 3;
 const ROWS: usize = 900;
+/// Small batches make many steps, and a crash can come between any two.
+const BATCH_ROWS: usize = 5;
 
 fn seeds() -> Vec<u64> {
     match std::env::var("THALWEG_SEED") {
@@ -29,40 +31,39 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Flights of the first day or so, in files of different lengths, each a split.
-struct Input {
-    directory: tempfile::TempDir,
+/// Flights of the first day or so, dealt to splits.
+pub struct Input {
+    flights: Vec<job::Flight>,
     expected: Expected,
 }
 
-fn input() -> Input {
+pub fn input() -> Input {
     let mut flights = data::load(&data::shipped_file()).unwrap();
     flights.truncate(ROWS);
-    let directory = tempfile::tempdir().unwrap();
-    let mut files: BTreeMap<usize, Vec<&Flight>> = BTreeMap::new();
-    for (index, flight) in flights.iter().enumerate() {
-        files.entry((index % 7).min(FILES - 1)).or_default().push(flight);
-    }
-    std::fs::create_dir(directory.path().join("in")).unwrap();
-    for (file, flights) in files {
-        let lines: Vec<_> = flights.iter().map(|flight| flight.json().unwrap()).collect();
-        std::fs::write(directory.path().join(format!("in/{file}.jsonl")), lines.join("\n")).unwrap();
-    }
-    Input { expected: expected(&flights).unwrap(), directory }
+    let expected = expected(&flights).unwrap();
+    let row = |flight: data::Flight| job::Flight {
+        time_hour: Timestamp(flight.scheduled().unwrap() - flight.minute * MINUTE),
+        carrier: flight.carrier,
+        flight: flight.flight,
+        tailnum: flight.tailnum,
+        dep_delay: flight.dep_delay,
+        minute: flight.minute,
+    };
+    Input { flights: flights.into_iter().map(row).collect(), expected }
 }
 
 /// What the job delivered, over all its runs.
 #[derive(Default)]
-struct Outputs {
+pub struct Outputs {
     hours: Collected,
     alerts: Collected,
     incomplete: Collected,
     late: Collected,
 }
 
-fn graph(input: &Input, outputs: &Outputs) -> Graph {
+pub fn graph(input: &Input, outputs: &Outputs) -> Graph {
     let env = Environment::new();
-    let source = FileSource::lines(input.directory.path().join("in"), Json::of::<job::Flight>());
+    let source = VecSource::of(&input.flights).unwrap().dealt_to(SPLITS).unwrap().batch_rows(BATCH_ROWS);
     let found = flights_job(env.source(source).uid("flights"));
     found.hours.sink(outputs.hours.exactly_once_sink()).uid("to-hours");
     found.alerts.sink(outputs.alerts.exactly_once_sink()).uid("to-alerts");
@@ -71,12 +72,15 @@ fn graph(input: &Input, outputs: &Outputs) -> Graph {
     env.build().unwrap()
 }
 
-fn faults(seed: u64, per_thousand: usize) -> FaultPlan {
+fn faults(seed: u64, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan {
     let mut order = SeededOrder::new(seed);
-    Box::new(move |_| match order.below(1_000) {
-        hit if hit >= per_thousand => Fault::None,
-        hit if hit % 2 == 0 => Fault::FailBefore,
-        _ => Fault::FailAfter,
+    Box::new(move |_| {
+        let hit = order.below(1_000);
+        if hit >= per_thousand {
+            return Fault::None;
+        }
+        injected.fetch_add(1, Ordering::Relaxed);
+        if hit % 2 == 0 { Fault::FailBefore } else { Fault::FailAfter }
     })
 }
 
@@ -84,7 +88,7 @@ fn faults(seed: u64, per_thousand: usize) -> FaultPlan {
 #[derive(Default)]
 struct Interruptions {
     crashes: u32,
-    failures: u32,
+    faults: Arc<AtomicU64>,
 }
 
 fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Result<(), String> {
@@ -96,7 +100,7 @@ fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Resul
     for run in 0..12 {
         let quiet = run >= 6;
         let layout = JobLayout::new("flights").unwrap();
-        let plan = faults(order.next_u64(), if quiet { 0 } else { order.below(40) });
+        let plan = faults(order.next_u64(), if quiet { 0 } else { order.below(100) }, seen.faults.clone());
         let directory = local.path().join(run.to_string());
         let backend: Arc<dyn StateBackend> = if seed.is_multiple_of(10) {
             Arc::new(RocksBackend::new(RocksConfig::new(directory).simulated()).unwrap())
@@ -121,7 +125,7 @@ fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Resul
             Simulated::Crashed => seen.crashes += 1,
             Simulated::Ended(Outcome::Completed) => return compare(&outputs, &input.expected),
             // A store that fails too often fails the job; whoever supervises it starts it again.
-            Simulated::Ended(Outcome::Failed { .. }) if !quiet => seen.failures += 1,
+            Simulated::Ended(Outcome::Failed { .. }) if !quiet => {}
             Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
         }
     }
@@ -141,7 +145,8 @@ fn compare(outputs: &Outputs, expected: &Expected) -> std::result::Result<(), St
             }
         }
     }
-    let wanted: BTreeMap<_, _> = expected.hours.iter().map(|(key, hour)| (key.clone(), hour.flights)).collect();
+    let wanted: BTreeMap<_, _> =
+        expected.hours.iter().map(|(key, hour)| (key.clone(), hour.flights)).collect();
     let counts = [
         ("alerts", outputs.alerts.row_count(), expected.alerts.len()),
         ("incomplete", outputs.incomplete.row_count(), expected.incomplete),
@@ -161,11 +166,16 @@ fn the_flights_job_delivers_every_result_once_over_crashes_faults_and_rescaling(
     let mut seen = Interruptions::default();
     for seed in seeds() {
         if let Err(error) = run(seed, &input, &mut seen) {
-            panic!("seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test -p thalweg-examples --test flights");
+            panic!(
+                "seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test -p thalweg-examples --test flights"
+            );
         }
     }
     if std::env::var("THALWEG_SEED").is_err() {
-        let Interruptions { crashes, failures } = seen;
-        assert!(crashes > 100 && failures > 10, "{crashes} crashes, {failures} failures: too few to prove anything");
+        let (crashes, faults) = (seen.crashes, seen.faults.load(Ordering::Relaxed));
+        assert!(
+            crashes > 100 && faults > 300,
+            "{crashes} crashes, {faults} faults: too few to prove anything"
+        );
     }
 }

@@ -8,7 +8,6 @@ use thalweg_engine::record::{Record, check_schema};
 use thalweg_engine::time::WatermarkStrategy;
 
 use super::{FilterRows, FlatMapRows, MapRows, Out, SideOutput, SideOutputs};
-use crate::StreamExt;
 use crate::process::{
     KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, process, process_broadcast, process_two,
 };
@@ -134,11 +133,15 @@ impl<T: Record> TypedStream<T> {
     }
 
     /// This stream and others as one. They must have the same columns by name and type, those that
-    /// the record does not know among them.
+    /// the record does not know among them; without the feature `sql` in the same order, too.
     #[must_use]
     pub fn union(&self, others: &[&TypedStream<T>]) -> TypedStream<T> {
         let others: Vec<_> = others.iter().map(|other| &other.stream).collect();
-        TypedStream::of(StreamExt::union(&self.stream, &others), SideOutputs::none())
+        #[cfg(feature = "sql")]
+        let united = crate::StreamExt::union(&self.stream, &others);
+        #[cfg(not(feature = "sql"))]
+        let united = self.stream.union_apply(&others, std::sync::Arc::new(crate::union::Union));
+        TypedStream::of(united, SideOutputs::none())
     }
 
     /// Keys the stream by columns, by name: `key_by(["user"])`.

@@ -63,7 +63,7 @@ impl WindowSize {
 /// Tumbling event-time windows per key. The input is keyed, append and has an event time.
 ///
 /// # Output
-/// The key's columns, [`WINDOW_START`], [`WINDOW_END`] (exclusive), [`WINDOW_TIME`] and the
+/// The key's columns, `WINDOW_START`, `WINDOW_END` (exclusive), `WINDOW_TIME` and the
 /// aggregates; the names are those of Flink's window table functions. `window_time` is the
 /// output's event time and one microsecond before the end (Flink: a millisecond, its unit), so that
 /// windows over windows of the same size find their rows. A window fires when the watermark reaches

@@ -221,6 +221,7 @@ impl TumblingOperator {
             self.due.extend(out.fire.iter().map(|&slot| (times.drop(state.namespace(slot)), slot)));
         }
         state.delete(&out.drop);
+        out.finished = out.len();
         out.fire.clear();
         out.drop.clear();
         Ok(())
@@ -275,7 +276,8 @@ impl TumblingOperator {
         self.finish(out, cx)?;
         let state = self.state.as_mut().ok_or_else(not_open)?;
         let cursor = firing.stored.get_or_insert_with(|| state.begin_timers(firing.time));
-        let more = state.next_timers(cursor, STORED_MAX, &mut self.touched)?;
+        let limit = STORED_MAX.min(STEP_ROWS_MAX - out.len());
+        let more = state.next_timers(cursor, limit, &mut self.touched)?;
         let found = std::mem::take(&mut self.touched.changed);
         self.sort_out(firing.time, &found, out)?;
         self.touched.changed = found;
@@ -311,11 +313,13 @@ impl Times {
 struct StepOutput {
     fire: Vec<u32>,
     drop: Vec<u32>,
+    /// What the step has emitted and dropped already.
+    finished: usize,
 }
 
 impl StepOutput {
     fn len(&self) -> usize {
-        self.fire.len() + self.drop.len()
+        self.finished + self.fire.len() + self.drop.len()
     }
 }
 
@@ -378,6 +382,7 @@ impl Operator for TumblingOperator {
         let keys = key_columns(kept.records(), &self.config.key);
         state.look_up(&keys, key_hashes(&kept)?, &self.starts, &mut self.touched)?;
         self.set.update(state, kept.records(), &self.touched.slots)?;
+        self.windows_in_memory.set(state.len() as i64);
         let again = self.register()?;
         self.emit(&again, cx)?;
         Ok(Step::Done)

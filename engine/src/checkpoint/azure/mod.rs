@@ -2,7 +2,7 @@
 //!
 //! The rules: every request is bounded in time and tried a bounded number of times; files travel
 //! in blocks, a few at a time, so memory is bounded; no error and no `Debug` shows a secret (the
-//! SDK's errors name URLs, and a URL may carry a SAS: see [`redact`]).
+//! SDK's errors name URLs, and a URL may carry a SAS: see `redact`).
 
 mod auth;
 mod redact;

@@ -146,15 +146,14 @@ impl ColumnarState {
         self.find(columns, hashes, namespaces, true, touched)
     }
 
-    /// As [`ColumnarState::look_up`], by encoded keys; deleted keys stay deleted.
+    /// As [`ColumnarState::look_up`], by encoded keys; deleted keys stay deleted. The caller has made
+    /// room, before it read the keys from the store.
     pub(super) fn look_up_stored(
         &mut self,
         keys: &[&[u8]],
         namespaces: &[i64],
         touched: &mut Touched,
     ) -> Result<()> {
-        self.settle();
-        self.make_room(keys.len())?;
         let columns = self.writer.keys.decode(keys)?;
         let hashes = hash_keys(&columns, keys.len())?;
         self.find(&columns, hashes.values(), namespaces, false, touched)

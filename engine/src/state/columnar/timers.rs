@@ -51,6 +51,9 @@ impl ColumnarState {
         limit: usize,
         touched: &mut Touched,
     ) -> Result<bool> {
+        // Before the scan: making room writes deletes, and what they delete must not be found first.
+        self.settle();
+        self.make_room(limit)?;
         let mut found: Vec<Vec<u8>> = Vec::new();
         while cursor.group < self.key_groups.end && found.len() < limit {
             let start =

@@ -159,6 +159,26 @@ fn a_second_snapshot_uploads_only_what_is_new() {
 }
 
 #[test]
+fn a_file_that_only_an_aborted_checkpoint_named_is_uploaded_again() {
+    for &kind in KINDS {
+        let mut site = Site::new(kind, KeyedStateSpec::default());
+        let mut keyed = site.open(&[]);
+        let count = keyed.value::<u64>("count").unwrap();
+        at(&mut keyed, 1);
+        count.set(&mut keyed, 5).unwrap();
+        // It succeeded here, was aborted elsewhere, and its files were collected.
+        let (task, snapshot) = site.barrier(&mut keyed);
+        let aborted = finish(task, &snapshot).unwrap();
+        keyed.checkpoint_aborted(snapshot.checkpoint).unwrap();
+        for file in &aborted.files {
+            site.storage.delete(&file.path).unwrap();
+        }
+        let handle = site.checkpoint(&mut keyed);
+        assert_eq!(counts(&mut site, &handle, 2), [None, Some(5)], "{kind:?}");
+    }
+}
+
+#[test]
 fn what_a_barrier_froze_serves_as_a_cache_and_never_shows_an_outdated_value() {
     for &kind in KINDS {
         let spec = KeyedStateSpec { cache_bytes_max: 64 * 1024, ..KeyedStateSpec::default() };

@@ -1,6 +1,5 @@
 //! One suite for every backend: what an operator may rely on, whatever is below.
 
-
 mod damage;
 mod freeze;
 mod model;

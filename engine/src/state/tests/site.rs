@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::super::key_encoding::hash_key;
 use super::super::*;
+use crate::Result;
 use crate::checkpoint::{
     CheckpointId, CheckpointStorage, FileHandle, KeyedHandle, MemoryStorage, SnapshotPart, SnapshotSite,
     SnapshotTask,
@@ -14,7 +15,6 @@ use crate::checkpoint::{
 use crate::graph::Uid;
 use crate::metrics::Registry;
 use crate::operator::{OpenContext, SubtaskInfo, Waker};
-use crate::Result;
 
 pub(super) const MAX_PARALLELISM: u32 = 16;
 

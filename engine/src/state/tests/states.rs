@@ -120,7 +120,7 @@ fn a_state_cannot_change_its_kind_or_type() {
         count.set(&mut keyed, 300).unwrap();
         assert!(keyed.value::<String>("count").unwrap_err().to_string().contains("two types"));
         let handle = site.checkpoint(&mut keyed);
-        let mut keyed = site.open(&[handle.clone()]);
+        let mut keyed = site.open(std::slice::from_ref(&handle));
         let error = keyed.map::<u8, u64>("count").unwrap_err().to_string();
         assert!(error.contains("\"count\" was a value state and is now asked for as a map state"), "{error}");
         let mut keyed = site.open(&[handle]);
