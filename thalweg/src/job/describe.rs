@@ -27,6 +27,7 @@ pub(super) fn describe(job: &JobSpec, name: &str) -> Option<String> {
             let columns: Vec<_> = key_by.iter().map(|column| column.value.as_str()).collect();
             Some(format!("key by {}", columns.join(", ")))
         }
+        StepKind::Deduplicate { .. } => Some("key by producer".to_string()),
         _ => None,
     }
 }
