@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use super::coordinator::{Action, CheckpointContent, Coordinator, Event, Outcome};
+use super::coordinator::Coordinator;
+use super::decision::{Action, CheckpointContent, Event, Outcome};
 use super::deployment::{Deployment, roles};
 use super::job_store::{JobStore, RestoredCheckpoint};
 use super::{FromTask, JobConfig, SourceRole, TaskId};

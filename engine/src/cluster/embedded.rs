@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
-use super::coordinator::{CoordinatorConfig, Outcome};
+use super::decision::{CoordinatorConfig, Outcome};
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
 use crate::checkpoint::CheckpointStorage;
 use crate::graph::Graph;

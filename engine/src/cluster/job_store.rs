@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::JobConfig;
-use super::coordinator::{CheckpointContent, RestoredJob};
+use super::decision::{CheckpointContent, RestoredJob};
 use crate::checkpoint::collect::Collector;
 use crate::checkpoint::log::{JobLog, LogView, fresh_nonce};
 use crate::checkpoint::{CheckpointId, CheckpointStorage, FileHandle, JobLayout, Manifest};

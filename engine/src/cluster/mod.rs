@@ -4,6 +4,7 @@
 //! [`Coordinator`] decides and does nothing else; [`JobDriver`] carries out what it decides.
 
 mod coordinator;
+mod decision;
 mod deployment;
 mod driver;
 mod embedded;
@@ -14,9 +15,8 @@ mod restart;
 mod simulation;
 mod source_coordinator;
 
-pub use coordinator::{
-    Action, CheckpointContent, Coordinator, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole,
-};
+pub use coordinator::Coordinator;
+pub use decision::{Action, CheckpointContent, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole};
 pub use driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
 pub use embedded::{JobConfig, JobHandle, JobSummary, start};
 pub use messages::{FromTask, TaskBlame, TaskId, ToTask};

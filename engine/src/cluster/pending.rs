@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::TaskId;
-use super::coordinator::CheckpointContent;
+use super::decision::CheckpointContent;
 use crate::checkpoint::{CheckpointId, SnapshotPart};
 use crate::graph::{ChainId, Uid};
 use crate::sink::Committable;
