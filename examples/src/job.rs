@@ -66,11 +66,12 @@ pub fn flights_job(source: Stream) -> Found {
     let departed = flights.filter("dep_delay is not null and tailnum is not null").uid("departed");
     let incomplete = flights.filter("dep_delay is null or tailnum is null").uid("incomplete");
 
-    let hours = departed.key_by(&["carrier"]).window(TumblingWindow::hours(1)).aggregate([
+    let aggregates = [
         count().alias("flights"),
         mean("dep_delay").alias("mean_delay"),
         max("dep_delay").alias("max_delay"),
-    ]);
+    ];
+    let hours = departed.key_by(&["carrier"]).window(TumblingWindow::hours(1)).aggregate(aggregates);
     let hours = hours.uid("carrier-hours");
 
     let departures = departed.select(["tailnum", "flight", "dep_delay", "scheduled"]).uid("departures");

@@ -3,6 +3,8 @@
 pub use datafusion::prelude::{Expr, col, lit};
 pub use thalweg_connectors::collect::Collected;
 pub use thalweg_connectors::format::{Csv, Json, OnDecodeError, Raw};
+pub use thalweg_connectors::kafka::{KafkaSource, OnOutage, Until};
+pub use thalweg_connectors::prism::{PrismSink, PrismTarget};
 pub use thalweg_connectors::sink::StreamSink;
 pub use thalweg_connectors::vec::VecSource;
 pub use thalweg_engine::graph::{Environment, Graph, KeyedStream, Stream};

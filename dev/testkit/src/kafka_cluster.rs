@@ -153,9 +153,18 @@ impl KafkaCluster {
         let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
         let options =
             AdminOptions::new().request_timeout(Some(REQUEST_BOUND)).operation_timeout(Some(REQUEST_BOUND));
-        let made = block_on(admin.create_topics([&new], &options)).doing(what)?;
-        for topic in made {
-            topic.map_err(|(_, code)| Error::new(what(), code))?;
+        // On a starved machine the controller may think for a moment that no broker is alive.
+        let starved = RDKafkaErrorCode::InvalidReplicationFactor;
+        let started = Instant::now();
+        loop {
+            let made = block_on(admin.create_topics([&new], &options)).doing(what)?;
+            match made.into_iter().find_map(std::result::Result::err) {
+                None => break,
+                Some((_, code)) if code == starved && started.elapsed() < REQUEST_BOUND => {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                Some((_, code)) => return Err(Error::new(what(), code)),
+            }
         }
         eventually(REQUEST_BOUND, &format!("leaders for the topic {topic}"), || {
             let metadata = admin.inner().fetch_metadata(Some(topic), REQUEST_BOUND).ok()?;

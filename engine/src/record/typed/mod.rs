@@ -55,7 +55,7 @@ pub mod export {
 /// let flights = RecordReader::<Flight>::new(&batch)?;
 /// let row: FlightRow<'_> = flights.row(0);
 /// assert_eq!(row.tail, Some("N14228"));
-/// # thalweg_engine::Result::Ok(())
+/// # Ok::<(), thalweg_engine::Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a record",
