@@ -48,20 +48,21 @@ pub fn consumer(bootstrap: &str, topic: &str, from: Offset) -> Result<BaseConsum
 /// An external error of the client, or when it falls silent.
 pub fn poll_all(bootstrap: &str, topic: &str, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let consumer = consumer(bootstrap, topic, Offset::Beginning)?;
-    let (mut rows, mut open, mut heard) = (0, PARTITIONS, Instant::now());
+    let (mut rows, mut open) = (0, PARTITIONS);
+    // When the last pause began, and how many rows there were: no clock is read for a record.
+    let (mut heard, mut rows_heard) = (Instant::now(), 0);
     while open > 0 {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 each(message.payload().unwrap_or_default())?;
                 rows += 1;
-                continue;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             Some(Err(error)) => return Err(kafka_failed(error)),
+            None if rows > rows_heard => (heard, rows_heard) = (Instant::now(), rows),
             None if heard.elapsed() > SILENCE => return Err(Error::external("Kafka is silent")),
-            None => continue,
+            None => {}
         }
-        heard = Instant::now();
     }
     Ok(rows)
 }
