@@ -27,8 +27,9 @@ use super::log::fresh_nonce;
 use super::{CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
-/// A file is put in parts of this many bytes; one that is not larger goes in one request.
-const PART_BYTES: usize = 8 << 20;
+/// A file is put in parts of this many bytes; one that is not larger goes in one request. Several
+/// files travel at once, so all parts in flight are memory; S3 will want parts of at least 5 MiB.
+const PART_BYTES: usize = 1 << 20;
 /// Parts of one file in flight.
 const PARTS_IN_FLIGHT: usize = 4;
 /// Where a directory's put-if-absent stages; listings leave it out.

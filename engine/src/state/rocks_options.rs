@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
+use libc::c_int;
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, ReadOptions, WriteBufferManager,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DataBlockIndexType, LogLevel,
+    LruCacheOptions, Options, ReadOptions, WriteBufferManager, WriteOptions,
 };
 
 use super::key_group::KeyGroupRange;
@@ -14,7 +15,14 @@ use super::key_group::KeyGroupRange;
 /// Bits per key of the filters of files and of memtables: about one look-up in a hundred in vain.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
-const BLOCK_BYTES: usize = 16 * 1024;
+/// A point read copies and decompresses a whole block, so blocks are small; and so are the parts of
+/// indexes and filters, which are read one part at a time. A filter of a whole file would be larger
+/// than a shard of a small cache, never stay in it, and be read again by each look-up.
+const BLOCK_BYTES: usize = 4 * 1024;
+const METADATA_BLOCK_BYTES: usize = 4 * 1024;
+/// The block cache has at most 64 shards, of no fewer bytes than this.
+const CACHE_SHARD_BYTES_MIN: usize = 8 << 20;
+const CACHE_SHARD_BITS_MAX: u32 = 6;
 /// Small enough that a checkpoint uploads little that has not changed.
 const FILE_BYTES: u64 = 32 << 20;
 const LEVEL_BASE_BYTES: u64 = 128 << 20;
@@ -23,6 +31,10 @@ const MEMTABLE_BYTES_MAX: usize = 64 << 20;
 const MEMTABLE_BYTES_MIN: usize = 1 << 20;
 const ARENA_BYTES_MAX: usize = 1 << 20;
 const ARENA_BYTES_MIN: usize = 64 << 10;
+/// What RocksDB reads ahead of each file that it compacts, and gathers before it writes; outside any
+/// cache, so it is kept small.
+const COMPACTION_READ_BYTES: usize = 256 << 10;
+const FILE_WRITE_BYTES: u64 = 256 << 10;
 /// Level-0 files after which RocksDB slows writers down, and stops them. High: the cache in front
 /// bounds what a task writes, and a stopped task cannot answer barriers.
 const LEVEL_ZERO_SLOWDOWN: i32 = 40;
@@ -82,7 +94,10 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(config: RocksConfig) -> Shared {
-        let cache = Cache::new_lru_cache(config.block_cache_bytes);
+        let mut cache = LruCacheOptions::default();
+        cache.set_capacity(config.block_cache_bytes);
+        cache.set_num_shard_bits(shard_bits(config.block_cache_bytes) as c_int);
+        let cache = Cache::new_lru_cache_opts(&cache);
         // Not stalling: a writer that waits for another instance's flush could wait for itself.
         let write_buffers = WriteBufferManager::new_write_buffer_manager(config.write_buffer_bytes, false);
         Shared { config, cache, write_buffers }
@@ -112,8 +127,9 @@ impl Shared {
         options.set_level_zero_slowdown_writes_trigger(LEVEL_ZERO_SLOWDOWN);
         options.set_level_zero_stop_writes_trigger(LEVEL_ZERO_STOP);
         options.set_compression_type(DBCompressionType::Lz4);
-        options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_bytes_per_sync(1 << 20);
+        options.set_compaction_readahead_size(COMPACTION_READ_BYTES);
+        options.set_writable_file_max_buffer_size(FILE_WRITE_BYTES);
         options.set_block_based_table_factory(&self.table_options());
         options.set_log_level(LogLevel::Warn);
         options.set_keep_log_file_num(1);
@@ -126,6 +142,11 @@ impl Shared {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
         table.set_block_size(BLOCK_BYTES);
+        table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_pin_top_level_index_and_filter(true);
+        table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
         table.set_format_version(6);
         table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
         table.set_whole_key_filtering(true);
@@ -135,6 +156,11 @@ impl Shared {
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         table
     }
+}
+
+/// The logarithm of the number of shards of a cache of so many bytes.
+fn shard_bits(cache_bytes: usize) -> u32 {
+    (cache_bytes / CACHE_SHARD_BYTES_MIN).checked_ilog2().unwrap_or(0).min(CACHE_SHARD_BITS_MAX)
 }
 
 /// Writes without a write-ahead log.

@@ -33,7 +33,7 @@ use super::{CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 /// Bytes of a block of an upload and of a part of a download.
-const BLOCK_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks of one file in flight.
 const BLOCKS_IN_FLIGHT: usize = 4;
 /// First wait before another try; doubles with every further one.

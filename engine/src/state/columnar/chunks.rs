@@ -36,10 +36,11 @@ impl Chunk {
         }
     }
 
+    /// The words, to be written. What had to be copied for it is added to `copied_words`.
     #[inline]
-    fn words_mut(&mut self) -> &mut [u64] {
+    fn words_mut(&mut self, copied_words: &mut usize) -> &mut [u64] {
         if let Words::Shared(_) = self.words {
-            self.unshare();
+            *copied_words += self.unshare();
         }
         match &mut self.words {
             Words::Owned(words) => words,
@@ -47,15 +48,20 @@ impl Chunk {
         }
     }
 
+    /// Makes the words the table's own; answers how many were copied.
     #[cold]
-    fn unshare(&mut self) {
-        let words = std::mem::replace(&mut self.words, Words::Owned(Box::default()));
-        self.words = match words {
-            Words::Shared(shared) => {
-                Words::Owned(Arc::try_unwrap(shared).unwrap_or_else(|shared| shared.as_ref().clone()))
-            }
-            owned => owned,
+    fn unshare(&mut self) -> usize {
+        let Words::Shared(shared) = &self.words else {
+            return 0;
         };
+        let shared = Arc::clone(shared);
+        self.words = Words::Owned(Box::default());
+        let (words, copied) = match Arc::try_unwrap(shared) {
+            Ok(words) => (words, 0),
+            Err(shared) => (shared.as_ref().clone(), shared.len()),
+        };
+        self.words = Words::Owned(words);
+        copied
     }
 
     fn share(&mut self) -> Arc<Box<[u64]>> {
@@ -83,11 +89,13 @@ pub(super) struct Chunks {
     free: Vec<u32>,
     unused: u32,
     dirty_count: usize,
+    /// Words that were copied because a frozen snapshot shares them, since the last freeze.
+    copied_words: usize,
 }
 
 impl Chunks {
     pub(super) fn new(stride: usize) -> Self {
-        Chunks { stride, chunks: Vec::new(), free: Vec::new(), unused: 0, dirty_count: 0 }
+        Chunks { stride, chunks: Vec::new(), free: Vec::new(), unused: 0, dirty_count: 0, copied_words: 0 }
     }
 
     pub(super) fn stride(&self) -> usize {
@@ -130,7 +138,7 @@ impl Chunks {
     pub(super) fn row_mut(&mut self, slot: u32) -> &mut [u64] {
         let (chunk, bit) = split(slot);
         let start = bit as usize * self.stride;
-        &mut self.chunks[chunk].words_mut()[start..start + self.stride]
+        &mut self.chunks[chunk].words_mut(&mut self.copied_words)[start..start + self.stride]
     }
 
     /// The row, to be written, marked dirty.
@@ -142,14 +150,15 @@ impl Chunks {
         let bit = 1 << bit;
         self.dirty_count += usize::from(chunk.dirty & bit == 0);
         chunk.dirty |= bit;
-        &mut chunk.words_mut()[start..start + self.stride]
+        &mut chunk.words_mut(&mut self.copied_words)[start..start + self.stride]
     }
 
+    /// Brings a row near: its first and its last word may lie in two cache lines.
     #[inline]
     pub(super) fn prefetch(&self, slot: u32) {
-        let (chunk, bit) = split(slot);
-        if let Some(word) = self.chunks[chunk].words().get(bit as usize * self.stride) {
-            prefetch(word);
+        if let [first, .., last] = self.row(slot) {
+            prefetch(first);
+            prefetch(last);
         }
     }
 
@@ -196,6 +205,11 @@ impl Chunks {
         self.dirty_count
     }
 
+    /// Bytes that were copied since the last freeze because the frozen snapshot shares them.
+    pub(super) fn copied_bytes(&self) -> usize {
+        self.copied_words * 8
+    }
+
     /// Slots in use.
     pub(super) fn live(&self) -> usize {
         self.unused as usize - self.free.len()
@@ -237,6 +251,7 @@ impl Chunks {
             frozen.pieces.push(Piece::Copied { words: copied, stored: copied_stored });
         }
         self.dirty_count = 0;
+        self.copied_words = 0;
         (frozen, bits)
     }
 }
@@ -262,6 +277,15 @@ pub(super) struct FrozenRows {
 }
 
 impl FrozenRows {
+    /// Bytes of the rows that were copied at the freeze.
+    pub(super) fn copied_bytes(&self) -> usize {
+        let words = |piece: &Piece| match piece {
+            Piece::Copied { words, .. } => words.len(),
+            Piece::Shared { .. } => 0,
+        };
+        self.pieces.iter().map(words).sum::<usize>() * 8
+    }
+
     /// Gives the rows in shares of at most `share_max`, with whether the store may hold each; a
     /// shared chunk is let go as soon as its rows are given.
     pub(super) fn for_shares<E>(

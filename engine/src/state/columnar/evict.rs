@@ -23,9 +23,12 @@ impl ColumnarState {
         self.chunks.stride() * 8 + INDEX_BYTES_PER_KEY
     }
 
-    /// Bytes that the keys in memory take, with the index.
+    /// Bytes that the keys in memory take, with the index, and with what a frozen set that is being
+    /// written takes beside them.
     pub fn bytes(&self) -> usize {
-        self.chunks.live() * self.bytes_per_key() + self.arena.bytes()
+        let frozen =
+            self.pending.as_ref().map_or(0, |pending| pending.copied_bytes + self.chunks.copied_bytes());
+        self.chunks.live() * self.bytes_per_key() + self.arena.bytes() + frozen
     }
 
     /// Makes room for `rows` new keys. While a frozen set is being written only clean keys can

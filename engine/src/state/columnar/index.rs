@@ -27,7 +27,7 @@ pub(super) struct Index {
 }
 
 /// Where a probe stands.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Probe {
     position: usize,
 }
@@ -72,12 +72,6 @@ impl Index {
     #[inline]
     pub(super) fn prefetch(&self, tag: u32) {
         prefetch(&self.entries[self.home(tag)]);
-    }
-
-    /// The slot in the first bucket of `tag`, whoever's it is; a guess for prefetching.
-    #[inline]
-    pub(super) fn guess(&self, tag: u32) -> Option<u32> {
-        (self.entries[self.home(tag)] as u32).checked_sub(1)
     }
 
     /// Begins a probe for `tag`.

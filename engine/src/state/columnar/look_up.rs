@@ -1,9 +1,10 @@
 //! The look-up of a batch: keys in, slots out, in three passes over blocks of rows. The first
-//! prefetches buckets, the second reads them and prefetches rows, the third compares.
+//! prefetches buckets, the second finds the slot by its tag and prefetches its row, the third
+//! compares the keys.
 
 use super::arena::{Arena, NO_BYTES};
 use super::chunks::Chunks;
-use super::index::Index;
+use super::index::{Index, Probe};
 use super::key::Keys;
 use super::layout::{DELETED, EPOCH_MASK, HEADER, Layout, OCCUPIED};
 
@@ -12,6 +13,13 @@ const BLOCK_ROWS: usize = 64;
 
 /// Stands in [`Touched::slots`] for a key that is deleted, where deleted keys stay so.
 pub(super) const NO_SLOT: u32 = u32::MAX;
+
+/// The first slot with a row's tag, and where to look for the next.
+#[derive(Clone, Copy, Default)]
+struct Candidate {
+    probe: Probe,
+    slot: Option<u32>,
+}
 
 /// What a look-up found. Kept by the caller and used again, so that no batch allocates.
 #[derive(Debug, Default)]
@@ -29,6 +37,12 @@ pub struct Touched {
 }
 
 impl Touched {
+    fn reserve(&mut self, rows: usize) {
+        self.slots.reserve(rows);
+        self.changed.reserve(rows);
+        self.first_rows.reserve(rows);
+    }
+
     pub(super) fn clear(&mut self) {
         self.slots.clear();
         self.changed.clear();
@@ -60,57 +74,54 @@ impl Finder<'_> {
         missing: &mut Vec<u32>,
     ) {
         self.index.reserve(rows);
-        touched.slots.reserve(rows);
+        touched.reserve(rows);
         let mut tags = [0_u32; BLOCK_ROWS];
+        let mut found = [Candidate::default(); BLOCK_ROWS];
         for start in (0..rows).step_by(BLOCK_ROWS) {
-            let block = &mut tags[..BLOCK_ROWS.min(rows - start)];
-            for (offset, tag) in block.iter_mut().enumerate() {
+            let block = BLOCK_ROWS.min(rows - start);
+            let (tags, found) = (&mut tags[..block], &mut found[..block]);
+            for (offset, tag) in tags.iter_mut().enumerate() {
                 *tag = keys.tag(start + offset);
                 self.index.prefetch(*tag);
             }
-            for tag in block.iter() {
-                if let Some(slot) = self.index.guess(*tag) {
+            for (tag, found) in tags.iter().zip(found.iter_mut()) {
+                found.probe = self.index.probe(*tag);
+                found.slot = self.index.next(&mut found.probe, *tag);
+                if let Some(slot) = found.slot {
                     self.chunks.prefetch(slot);
                 }
             }
-            for (offset, tag) in block.iter().enumerate() {
-                let slot = self.find_one(keys, start + offset, *tag, touched, missing);
+            for (offset, (tag, found)) in tags.iter().zip(found.iter()).enumerate() {
+                let slot = self.find_one(keys, start + offset, *tag, *found, touched, missing);
                 touched.slots.push(slot);
             }
         }
     }
 
+    /// The slot of one row; `candidate` is what the second pass found, before the rows of this block
+    /// that came earlier got theirs.
     #[inline]
     fn find_one<K: Keys>(
         &mut self,
         keys: &K,
         row: usize,
         tag: u32,
+        candidate: Candidate,
         touched: &mut Touched,
         missing: &mut Vec<u32>,
     ) -> u32 {
-        let mut probe = self.index.probe(tag);
-        while let Some(slot) = self.index.next(&mut probe, tag) {
-            let words = self.chunks.row(slot);
-            if !keys.matches(row, words, self.arena) {
-                continue;
+        let Candidate { mut probe, mut slot } = candidate;
+        if slot.is_none() {
+            // An earlier row of the block may have brought the key.
+            probe = self.index.probe(tag);
+            slot = self.index.next(&mut probe, tag);
+        }
+        while let Some(found) = slot {
+            let words = self.chunks.row(found);
+            if keys.matches(row, words, self.arena) {
+                return self.touch(found, words[HEADER], row, touched);
             }
-            let header = words[HEADER];
-            if header & EPOCH_MASK == self.epoch {
-                return slot;
-            }
-            if header & DELETED != 0 {
-                if !self.revive {
-                    return NO_SLOT;
-                }
-                self.blank(slot);
-                touched.created.push(slot);
-            }
-            let words = self.chunks.row_dirty(slot);
-            words[HEADER] = (header & !(EPOCH_MASK | DELETED)) | self.epoch;
-            touched.changed.push(slot);
-            touched.first_rows.push(row as u32);
-            return slot;
+            slot = self.index.next(&mut probe, tag);
         }
         let slot = self.chunks.allocate();
         let words = self.chunks.row_dirty(slot);
@@ -120,6 +131,26 @@ impl Finder<'_> {
         touched.changed.push(slot);
         touched.first_rows.push(row as u32);
         missing.push(slot);
+        slot
+    }
+
+    /// Notes that a row is of a slot that is there.
+    #[inline(always)]
+    fn touch(&mut self, slot: u32, header: u64, row: usize, touched: &mut Touched) -> u32 {
+        if header & EPOCH_MASK == self.epoch {
+            return slot;
+        }
+        if header & DELETED != 0 {
+            if !self.revive {
+                return NO_SLOT;
+            }
+            self.blank(slot);
+            touched.created.push(slot);
+        }
+        let words = self.chunks.row_dirty(slot);
+        words[HEADER] = (header & !(EPOCH_MASK | DELETED)) | self.epoch;
+        touched.changed.push(slot);
+        touched.first_rows.push(row as u32);
         slot
     }
 

@@ -21,7 +21,7 @@ use crate::time::Micros;
 use crate::{Error, Result};
 
 /// Keys that one read of the store asks for together.
-const READ_KEYS_MAX: usize = 1024;
+const READ_KEYS_MAX: usize = 8 * 1024;
 /// First bytes of a handle's meta: whose format it is, and the version.
 const META_PREFIX: &str = "columnar 1; ";
 
@@ -32,6 +32,8 @@ pub(super) struct Pending {
     pub(super) bits: Vec<u64>,
     /// Tombstones among them.
     deleted: Vec<u32>,
+    /// Bytes of its rows that were copied at the freeze.
+    pub(super) copied_bytes: usize,
 }
 
 /// The columnar state of one instance of an operator.
@@ -230,8 +232,11 @@ impl ColumnarState {
             let mut key = Vec::with_capacity(32);
             let namespace = self.writer.layout.namespace(self.chunks.row(slot));
             self.writer.store_keys.state(encoded.get(index), namespace, &mut key);
-            keys.push(key);
+            keys.push((key, slot));
         }
+        // In the store's order: neighbours share a file, and often a block.
+        keys.sort_unstable();
+        let (keys, slots): (Vec<Vec<u8>>, Vec<u32>) = keys.into_iter().unzip();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let values = self.store.multi_get(Family::State, &keys)?;
         for (&slot, value) in slots.iter().zip(values) {
@@ -324,7 +329,7 @@ impl ColumnarState {
         let (rows, bits) = self.chunks.freeze();
         let (promise, outcome) = Promise::new();
         let deleted = std::mem::take(&mut self.tombstones);
-        self.pending = Some(Pending { outcome, bits, deleted });
+        self.pending = Some(Pending { outcome, bits, deleted, copied_bytes: rows.copied_bytes() });
         let frozen = FrozenState {
             rows,
             arena: self.arena.clone(),
