@@ -12,8 +12,9 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use thalweg_engine::{Error, Result};
 
 use super::columns::{Column, Fault, Read, Record, Values, shown, with_string_views};
+use super::row_decoder::{ReadRow, RowDecoder};
 use super::timestamp::{convert_epoch, parse_date, parse_instant};
-use super::{BadRecord, Decoded, Decoder, EncodedRows, Encoder, Format};
+use super::{Decoder, EncodedRows, Encoder, Format};
 
 /// The CSV format.
 ///
@@ -62,6 +63,18 @@ impl Csv {
         self.header
     }
 
+    /// A decoder of records whose fields go to these columns.
+    fn decoder_to(&self, targets: Vec<Option<usize>>) -> Result<Box<dyn Decoder>> {
+        if let Some(field) = self.schema.fields().iter().find(|field| field.data_type().is_nested()) {
+            let (name, data_type) = (field.name(), field.data_type());
+            return Err(Error::user(format!(
+                "column {name:?} has type {data_type}, which CSV does not hold"
+            )));
+        }
+        let (delimiter, epoch, fields) = (self.delimiter, self.epoch, Fields::default());
+        Ok(Box::new(RowDecoder::new(&self.schema, CsvRows { delimiter, epoch, targets, fields })?))
+    }
+
     /// A decoder for records below this header.
     ///
     /// # Errors
@@ -79,7 +92,7 @@ impl Csv {
                 return Err(Error::user(format!("CSV header: there is no field for column {name:?}")));
             }
         }
-        Ok(Box::new(CsvDecoder::new(self, names)?))
+        self.decoder_to(names)
     }
 }
 
@@ -89,7 +102,7 @@ impl Format for Csv {
     }
 
     fn decoder(&self) -> Result<Box<dyn Decoder>> {
-        Ok(Box::new(CsvDecoder::new(self, (0..self.schema.fields().len()).map(Some).collect())?))
+        self.decoder_to((0..self.schema.fields().len()).map(Some).collect())
     }
 
     fn describe(&self) -> String {
@@ -165,48 +178,25 @@ impl Fields {
     }
 }
 
-struct CsvDecoder {
-    schema: SchemaRef,
+struct CsvRows {
     delimiter: u8,
     epoch: TimeUnit,
     /// Which column each field goes to.
     targets: Vec<Option<usize>>,
-    record: Record,
     fields: Fields,
-    pushed: usize,
-    bad: Vec<BadRecord>,
 }
 
-impl CsvDecoder {
-    fn new(format: &Csv, targets: Vec<Option<usize>>) -> Result<CsvDecoder> {
-        if let Some(field) = format.schema.fields().iter().find(|field| field.data_type().is_nested()) {
-            let (name, data_type) = (field.name(), field.data_type());
-            return Err(Error::user(format!(
-                "column {name:?} has type {data_type}, which CSV does not hold"
-            )));
-        }
-        Ok(CsvDecoder {
-            schema: Arc::clone(&format.schema),
-            delimiter: format.delimiter,
-            epoch: format.epoch,
-            targets,
-            record: Record::new(format.schema.fields())?,
-            fields: Fields::default(),
-            pushed: 0,
-            bad: Vec::new(),
-        })
-    }
-
-    fn read(&mut self, payload: &[u8]) -> Read<()> {
+impl ReadRow for CsvRows {
+    fn read(&mut self, payload: &[u8], record: &mut Record) -> Read<()> {
         self.fields.split(payload, self.delimiter)?;
-        let row = self.record.rows();
+        let row = record.rows();
         if self.fields.len() != self.targets.len() {
             let (found, wanted) = (self.fields.len(), self.targets.len());
             return Err(Fault::new(format!("expected {wanted} fields, found {found}")));
         }
         for (index, target) in self.targets.iter().enumerate() {
             let Some(target) = target else { continue };
-            let column = &mut self.record.columns_mut()[*target];
+            let column = &mut record.columns_mut()[*target];
             if column.len() > row {
                 column.truncate(row);
             }
@@ -214,29 +204,7 @@ impl CsvDecoder {
             read_field(column, text, quoted, self.epoch)
                 .map_err(|fault| fault.in_column(column.field().name()))?;
         }
-        self.record.end_row()
-    }
-}
-
-impl Decoder for CsvDecoder {
-    fn push(&mut self, payload: &[u8]) {
-        let row = self.record.rows();
-        if let Err(fault) = self.read(payload) {
-            self.record.truncate(row);
-            let reason = fault.to_string();
-            self.bad.push(BadRecord { index: self.pushed, reason, payload: payload.to_vec() });
-        }
-        self.pushed += 1;
-    }
-
-    fn pending(&self) -> usize {
-        self.pushed
-    }
-
-    fn flush(&mut self) -> Result<Decoded> {
-        self.pushed = 0;
-        let bad = std::mem::take(&mut self.bad);
-        Ok(Decoded { records: self.record.finish_batch(&self.schema)?, bad })
+        record.end_row()
     }
 }
 
@@ -370,6 +338,7 @@ impl Encoder for CsvEncoder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Decoded;
     use super::*;
     use arrow::array::cast::AsArray;
     use arrow::array::{ArrayRef, Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray};

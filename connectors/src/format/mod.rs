@@ -14,6 +14,7 @@ mod csv;
 mod dead_letter;
 mod json;
 mod raw;
+mod row_decoder;
 mod timestamp;
 
 pub(crate) use columns::with_string_views;

@@ -18,7 +18,6 @@ mod metadata_columns;
 mod probe;
 mod reader;
 mod record_keys;
-mod secret;
 mod settings;
 mod sink;
 mod source;
@@ -32,7 +31,6 @@ pub use metadata_columns::MetadataColumn;
 pub use reader::OnOutage;
 #[cfg(feature = "prism")]
 pub(crate) use record_keys::RecordKeys;
-pub use secret::Secret;
 #[cfg(feature = "prism")]
 pub(crate) use settings::producer_config;
 pub use sink::KafkaSink;

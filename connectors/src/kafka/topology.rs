@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use thalweg_engine::{Error, Result};
 
-use super::Secret;
+use crate::Secret;
 
 /// Which clusters hold which logical topics.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use saphyr::{LoadableYamlNode, MarkedYamlOwned, ScalarOwned, YamlDataOwned};
 use thalweg_engine::{Error, Result};
 
-use super::Secret;
 use super::topology::{Cluster, LogicalTopic, Setting, Topology};
+use crate::Secret;
 
 /// Longest name of a cluster, in bytes: it is part of split names, labels and paths.
 const CLUSTER_NAME_BYTES_MAX: usize = 64;

@@ -9,14 +9,13 @@
 mod checker;
 mod interpolation;
 mod mistake;
-mod secret;
 mod table;
 mod tree;
 mod unit;
 
 pub use checker::{Checker, Environment, Place, Placed, ProcessEnvironment};
 pub use mistake::{Mistake, Mistakes};
-pub use secret::Secret;
 pub use table::Table;
+pub use thalweg_connectors::Secret;
 pub use tree::{Entry, Node, Position, Value, parse};
 pub use unit::{parse_bytes, parse_duration, show_bytes, show_duration};

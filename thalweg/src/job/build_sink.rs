@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use thalweg_connectors::blackhole::BlackHole;
 use thalweg_connectors::file::{FileSink, FileSinkFormat};
 use thalweg_connectors::format::{CsvEncoder, JsonEncoder};
+use thalweg_connectors::kafka::KafkaSink;
 use thalweg_connectors::kafka::topology::{Cluster, Setting};
-use thalweg_connectors::kafka::{self, KafkaSink};
 use thalweg_connectors::print::PrintSink;
 use thalweg_connectors::prism::{Delivery, PrismSink, PrismTarget, RouterConfig};
 use thalweg_connectors::sink::{Sink, SinkParts};
@@ -83,11 +83,8 @@ fn file_format(format: &FormatSpec) -> FileSinkFormat {
 
 fn make_kafka(name: &str, spec: &KafkaSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
     // Nobody knows which settings are secret: all are kept hidden.
-    let settings: BTreeMap<_, _> = spec
-        .settings
-        .iter()
-        .map(|(name, value)| (name.clone(), Setting::Secret(kafka::Secret::new(value.reveal()))))
-        .collect();
+    let settings: BTreeMap<_, _> =
+        spec.settings.iter().map(|(name, value)| (name.clone(), Setting::Secret(value.clone()))).collect();
     let cluster = Cluster { bootstrap: spec.bootstrap_servers.clone(), settings };
     let format = spec.format.clone();
     let sink = KafkaSink::new(name, cluster, spec.topic.clone(), move || encoder(&format));

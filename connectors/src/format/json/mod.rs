@@ -18,8 +18,9 @@ use thalweg_engine::Result;
 
 pub use encode::JsonEncoder;
 
-use super::columns::{Record, with_string_views};
-use super::{BadRecord, Decoded, Decoder, Format};
+use super::columns::{Read, Record, with_string_views};
+use super::row_decoder::{ReadRow, RowDecoder};
+use super::{Decoder, Format};
 
 /// The JSON format. What becomes of a value, by its column's type:
 ///
@@ -68,14 +69,8 @@ impl Format for Json {
     }
 
     fn decoder(&self) -> Result<Box<dyn Decoder>> {
-        Ok(Box::new(JsonDecoder {
-            schema: Arc::clone(&self.schema),
-            epoch: self.epoch,
-            record: Record::new(self.schema.fields())?,
-            scratch: String::new(),
-            pushed: 0,
-            bad: Vec::new(),
-        }))
+        let rows = JsonRows { epoch: self.epoch, scratch: String::new() };
+        Ok(Box::new(RowDecoder::new(&self.schema, rows)?))
     }
 
     fn describe(&self) -> String {
@@ -83,34 +78,13 @@ impl Format for Json {
     }
 }
 
-struct JsonDecoder {
-    schema: SchemaRef,
+struct JsonRows {
     epoch: TimeUnit,
-    record: Record,
     scratch: String,
-    pushed: usize,
-    bad: Vec<BadRecord>,
 }
 
-impl Decoder for JsonDecoder {
-    fn push(&mut self, payload: &[u8]) {
-        let row = self.record.rows();
-        let read = read::read_payload(&mut self.record, payload, self.epoch, &mut self.scratch);
-        if let Err(fault) = read {
-            self.record.truncate(row);
-            let reason = fault.to_string();
-            self.bad.push(BadRecord { index: self.pushed, reason, payload: payload.to_vec() });
-        }
-        self.pushed += 1;
-    }
-
-    fn pending(&self) -> usize {
-        self.pushed
-    }
-
-    fn flush(&mut self) -> Result<Decoded> {
-        self.pushed = 0;
-        let bad = std::mem::take(&mut self.bad);
-        Ok(Decoded { records: self.record.finish_batch(&self.schema)?, bad })
+impl ReadRow for JsonRows {
+    fn read(&mut self, payload: &[u8], record: &mut Record) -> Read<()> {
+        read::read_payload(record, payload, self.epoch, &mut self.scratch)
     }
 }
