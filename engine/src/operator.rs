@@ -89,6 +89,16 @@ pub trait Operator: Send {
         Ok(Step::Done)
     }
 
+    /// Whether there is no room for more rows. While an operator of a task is full, the task takes
+    /// no rows and sleeps; a barrier that is under way still reaches it, with all that lies before
+    /// it, so being full never keeps away the checkpoint that makes room. So the operator takes
+    /// what comes all the same, and the bound that it keeps is soft by what is under way: for each
+    /// barrier what the channels hold, and what the task's own operators make of one element.
+    /// When room comes from elsewhere, the operator uses its [`Waker`].
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// The barrier of `checkpoint` has come on every input: freeze what the operator knows.
     /// Must be fast; what takes time goes into [`OperatorSnapshot::tasks`].
     ///

@@ -91,6 +91,11 @@ impl Chain {
         self.work.is_empty()
     }
 
+    /// Whether an operator has no room for more rows.
+    pub fn is_full(&self) -> bool {
+        self.links.iter().any(|link| link.operator.is_full())
+    }
+
     /// Gives a batch to the head operator.
     pub fn push_batch(&mut self, input: usize, batch: Batch) {
         self.work.push(Work::Process { link: 0, input, batch });

@@ -8,6 +8,10 @@
 //!
 //! Barriers are taken when the chain is empty. The pause that a checkpoint costs is the freeze of
 //! the operators' state; flush and upload go to the background.
+//!
+//! While an operator is full ([`Operator::is_full`](crate::operator::Operator::is_full)) the task
+//! takes nothing from its head, unless a checkpoint was triggered whose barrier it has not passed:
+//! then everything up to the barrier is taken, for behind it may be the room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -121,8 +125,11 @@ pub struct Task {
     operators_woken: Arc<AtomicBool>,
     /// Checkpoints asked for at a source, whose barrier is still to be sent.
     triggered: VecDeque<(CheckpointId, Arc<BTreeMap<String, FileHandle>>)>,
-    /// Shared files that the last complete checkpoint names, per running checkpoint.
+    /// Checkpoints whose barrier is on its way through the gate, each with the shared files that
+    /// the last complete checkpoint names.
     known: BTreeMap<CheckpointId, Arc<BTreeMap<String, FileHandle>>>,
+    /// The last barrier that came through the gate: what is triggered up to it is over here.
+    passed: Option<CheckpointId>,
     data_ended: bool,
     finishing: bool,
     finished: bool,
@@ -151,6 +158,7 @@ impl Task {
             operators_woken,
             triggered: VecDeque::new(),
             known: BTreeMap::new(),
+            passed: None,
             data_ended: false,
             finishing: false,
             finished: false,
@@ -246,7 +254,9 @@ impl Task {
                     self.triggered.push_back((checkpoint, known));
                 }
                 (ToTask::Trigger { checkpoint, known }, Head::Gate(_)) => {
-                    self.known.insert(checkpoint, known);
+                    if Some(checkpoint) > self.passed {
+                        self.known.insert(checkpoint, known);
+                    }
                 }
                 (ToTask::Completed(checkpoint), head) => {
                     self.known.retain(|&other, _| other > checkpoint);
@@ -283,8 +293,17 @@ impl Task {
         }
     }
 
+    /// Whether no row is to be taken: an operator is full, and no barrier is on its way.
+    fn is_held(&self, body: &Body) -> bool {
+        let barrier_comes = !self.triggered.is_empty() || !self.known.is_empty();
+        !barrier_comes && body.chain.is_full() && !body.chain.has_ended()
+    }
+
     /// Returns `Some(until)` when there is nothing to do.
     fn poll_gate(&mut self, body: &mut Body) -> Result<Option<Option<Micros>>> {
+        if self.is_held(body) {
+            return Ok(Some(None));
+        }
         let Head::Gate(gate) = &mut body.head else { return Ok(None) };
         match gate.next_event()? {
             GateEvent::Batch(input, batch) => body.chain.push_batch(input, batch),
@@ -294,7 +313,9 @@ impl Task {
             }
             GateEvent::Idle(idle) => send_idle(&mut body.edges, idle)?,
             GateEvent::Barrier(checkpoint) => {
-                let known = self.known.get(&checkpoint).cloned().unwrap_or_default();
+                let known = self.known.remove(&checkpoint).unwrap_or_default();
+                self.known.retain(|&other, _| other > checkpoint);
+                self.passed = Some(checkpoint);
                 self.snapshot(checkpoint, known, body)?;
             }
             GateEvent::EndOfData(input) => {
@@ -313,6 +334,7 @@ impl Task {
     }
 
     fn poll_source(&mut self, body: &mut Body, now: Micros) -> Result<Option<Option<Micros>>> {
+        let held = self.is_held(body);
         let Head::Source(head) = &mut body.head else { return Ok(None) };
         if !head.has_pending() {
             if let Some((checkpoint, known)) = self.triggered.pop_front() {
@@ -322,6 +344,11 @@ impl Task {
             if self.finishing && head.is_finished() {
                 return self.end(body);
             }
+        }
+        if held {
+            // Splits are not idle for that: see above where the task goes on.
+            self.blocked_since.get_or_insert(now);
+            return Ok(Some(None));
         }
         match head.next_event(now)? {
             HeadEvent::Batch(output, batch) => {

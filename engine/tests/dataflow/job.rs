@@ -2,6 +2,7 @@
 //! knows each epoch once. Its output is exactly once or the ledger shows it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{
@@ -268,10 +269,21 @@ impl Committer for Ledger {
     }
 }
 
-pub struct LedgerSink;
+/// What an instance of the sink holds at most before it says that it is full, and what all of
+/// them came to.
+#[derive(Clone, Default)]
+pub struct Staging {
+    pub rows_max: Option<usize>,
+    /// The most rows that one instance held.
+    pub most: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+pub struct LedgerSink(pub Staging);
 
 #[derive(Default)]
 struct LedgerWriter {
+    staging: Staging,
     uid: Option<Uid>,
     subtask: u32,
     generation: u64,
@@ -280,6 +292,14 @@ struct LedgerWriter {
     /// Prepared and neither complete nor aborted.
     prepared: BTreeMap<CheckpointId, Vec<Committable>>,
     carried: Vec<Committable>,
+    /// How many rows were sealed for each checkpoint that is not complete.
+    sealed: BTreeMap<CheckpointId, usize>,
+}
+
+impl LedgerWriter {
+    fn held(&self) -> usize {
+        self.rows.len() + self.sealed.values().sum::<usize>()
+    }
 }
 
 impl OperatorFactory for LedgerSink {
@@ -287,7 +307,7 @@ impl OperatorFactory for LedgerSink {
         "ledger".into()
     }
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::<LedgerWriter>::default())
+        Ok(Box::new(LedgerWriter { staging: self.0.clone(), ..LedgerWriter::default() }))
     }
     fn outputs(&self, _: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(Vec::new())
@@ -307,10 +327,15 @@ impl Operator for LedgerWriter {
             |index: usize| rows.records().column(index).as_primitive::<Int64Type>().values().to_vec();
         self.rows.extend(column(0).into_iter().zip(column(1)));
         assert_eq!(rows.records().column(0).null_count(), 0);
+        self.staging.most.fetch_max(self.held(), Ordering::Relaxed);
         Ok(Step::Done)
+    }
+    fn is_full(&self) -> bool {
+        self.staging.rows_max.is_some_and(|rows_max| self.held() >= rows_max)
     }
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
         let rows = std::mem::take(&mut self.rows);
+        self.sealed.insert(checkpoint, rows.len());
         let mut committables = std::mem::take(&mut self.carried);
         if !rows.is_empty() {
             let epoch = format!("{}/{}/{}/{}", self.subtask, self.generation, self.attempt, checkpoint);
@@ -323,6 +348,7 @@ impl Operator for LedgerWriter {
     }
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.prepared.remove(&checkpoint);
+        self.sealed.retain(|&sealed, _| sealed > checkpoint);
         Ok(())
     }
     fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
@@ -332,12 +358,35 @@ impl Operator for LedgerWriter {
 }
 
 pub fn keyed_count(source: Numbers, ledger: &Ledger) -> Graph {
+    keyed_count_into(source, ledger, Staging::default())
+}
+
+/// The same with a sink that is full at times.
+pub fn keyed_count_into(source: Numbers, ledger: &Ledger, staging: Staging) -> Graph {
     let env = Environment::new();
     let numbers = env.source(source).watermarks("time", WatermarkStrategy::bounded_out_of_order(0));
     let counted: Stream =
         numbers.apply(HashKey).apply_dyn(Arc::new(Count::default()), Some(Partitioner::Hash)).uid("count");
-    counted.sink_dyn(Arc::new(LedgerSink), Some(Arc::new(ledger.clone()))).uid("ledger");
+    counted.sink_dyn(Arc::new(LedgerSink(staging)), Some(Arc::new(ledger.clone()))).uid("ledger");
     env.build().unwrap()
+}
+
+/// Source and sink in one task: rows as they are.
+pub fn straight(source: Numbers, ledger: &Ledger, staging: Staging) -> Graph {
+    let env = Environment::new();
+    let numbers = env.source(source).watermarks("time", WatermarkStrategy::bounded_out_of_order(0));
+    numbers.sink_dyn(Arc::new(LedgerSink(staging)), Some(Arc::new(ledger.clone()))).uid("ledger");
+    env.build().unwrap()
+}
+
+/// What [`straight`] must deliver.
+pub fn expected_straight(source: &Numbers) -> Rows {
+    let of_split = |(split, &count): (usize, &i64)| {
+        (0..count).map(move |i| ((i * 7 + split as i64) % KEYS, i)).collect::<Rows>()
+    };
+    let mut rows: Rows = source.rows.iter().enumerate().flat_map(of_split).collect();
+    rows.sort_unstable();
+    rows
 }
 
 /// What a plain loop says the ledger must hold.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fenced;
+mod full_sink;
 mod job;
 mod simulated;
 mod threaded;

@@ -13,14 +13,14 @@ use crate::job::{Ledger, Numbers, expected, keyed_count};
 
 const SEEDS: u64 = 150;
 
-fn seeds() -> Vec<u64> {
+pub fn seeds() -> Vec<u64> {
     match std::env::var("THALWEG_SEED") {
         Ok(seed) => vec![seed.parse().expect("THALWEG_SEED is a number")],
         Err(_) => (0..SEEDS).collect(),
     }
 }
 
-fn config(parallelism: u32) -> JobConfig {
+pub fn config(parallelism: u32) -> JobConfig {
     let mut config = JobConfig::new("count");
     config.parallelism = parallelism;
     config.max_parallelism = 16;
