@@ -1,4 +1,4 @@
-//! The operator that drops copies, keyed by producer; what it remembers is keyed state.
+//! The operator that drops copies, keyed by producer; what it remembers is in `memory`.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use thalweg_engine::operator::{
 };
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::state::key_encoding::{KeyEncoder, hash_key};
-use thalweg_engine::state::{KeyedState, KeyedStateSpec, ValueState};
+use thalweg_engine::time::{Micros, Watermark};
 use thalweg_engine::{Error, Result};
 
-use super::INTERVALS_MAX;
-use super::interval_set::{Inserted, IntervalSet};
+use super::memory::{Memory, Run};
 use super::read_ids::{PRODUCER, ReadRecordIds, SEQUENCE};
+use super::{INTERVALS_MAX, PRODUCERS_MAX};
 
 /// Drops the records of `stream` that are copies of earlier ones: reads the ids from the binary
 /// column `header`, exchanges by producer, drops. Records without an id pass. Works over all
@@ -31,13 +31,31 @@ pub fn drop_copies(stream: &Stream, header: &str) -> Stream {
 /// lacks the id columns.
 #[derive(Clone, Debug)]
 pub struct Deduplicate {
-    intervals_max: usize,
+    pub(super) intervals_max: usize,
+    pub(super) producers_max: usize,
+    pub(super) forget: Forget,
+}
+
+/// When a producer of whom nothing was heard is forgotten. Its records that come later pass as if
+/// they were new ones, so the time is to be longer than a copy may take: longer than a cluster may
+/// be away that holds one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forget {
+    /// Never: producers are remembered up to their bound.
+    #[default]
+    Never,
+    /// When the watermark has risen by so many microseconds since its last record came. Where the
+    /// source holds the watermark for a cluster that is away, nobody is forgotten in an outage,
+    /// however long.
+    AfterEventTime(Micros),
+    /// When nothing was heard for so many microseconds of processing time.
+    AfterProcessingTime(Micros),
 }
 
 impl Default for Deduplicate {
-    /// [`INTERVALS_MAX`] intervals a producer.
+    /// [`INTERVALS_MAX`] intervals a producer, [`PRODUCERS_MAX`] producers, never forgotten.
     fn default() -> Self {
-        Deduplicate { intervals_max: INTERVALS_MAX }
+        Deduplicate { intervals_max: INTERVALS_MAX, producers_max: PRODUCERS_MAX, forget: Forget::default() }
     }
 }
 
@@ -46,6 +64,21 @@ impl Deduplicate {
     #[must_use]
     pub fn intervals_max(mut self, intervals: usize) -> Self {
         self.intervals_max = intervals;
+        self
+    }
+
+    /// Another bound of the producers that are remembered, over all instances. Each key group has
+    /// its share; a new producer beyond that is not remembered, its records pass and are counted.
+    #[must_use]
+    pub fn producers_max(mut self, producers: usize) -> Self {
+        self.producers_max = producers;
+        self
+    }
+
+    /// When a producer is forgotten.
+    #[must_use]
+    pub fn forget(mut self, forget: Forget) -> Self {
+        self.forget = forget;
         self
     }
 }
@@ -64,7 +97,7 @@ impl OperatorFactory for Deduplicate {
     }
 
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::new(Dropper { intervals_max: self.intervals_max, open: None }))
+        Ok(Box::new(Dropper { config: self.clone(), open: None }))
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
@@ -74,6 +107,9 @@ impl OperatorFactory for Deduplicate {
                 let what = format!("deduplicate needs the column {column:?} that reading record ids makes");
                 return Err(Error::user(what));
             }
+        }
+        if matches!(self.forget, Forget::AfterEventTime(_)) && input.time.is_none() {
+            return Err(Error::user("deduplicate forgets by event time, and its input has no time column"));
         }
         let (schema, kept) = without_ids(&input.schema);
         let time = input.time.and_then(|time| kept.iter().position(|&column| column == time));
@@ -85,18 +121,18 @@ impl OperatorFactory for Deduplicate {
     }
 
     fn describe(&self) -> String {
-        format!("deduplicate intervals_max={}", self.intervals_max)
+        let Deduplicate { intervals_max, producers_max, forget } = self;
+        format!("deduplicate intervals_max={intervals_max} producers_max={producers_max} {forget:?}")
     }
 }
 
 struct Dropper {
-    intervals_max: usize,
+    config: Deduplicate,
     open: Option<Open>,
 }
 
 struct Open {
-    keyed: KeyedState,
-    seen: ValueState<IntervalSet>,
+    memory: Memory,
     key: KeyEncoder,
     key_bytes: Vec<u8>,
     copies: Counter,
@@ -104,15 +140,29 @@ struct Open {
     without_id: Counter,
 }
 
+fn not_open() -> Error {
+    Error::internal("deduplicate was not opened")
+}
+
 impl Dropper {
     fn open_mut(&mut self) -> Result<&mut Open> {
-        self.open.as_mut().ok_or_else(|| Error::internal("deduplicate was not opened"))
+        self.open.as_mut().ok_or_else(not_open)
+    }
+
+    /// Forgets whose time has come, some in a step.
+    fn forget(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let open = self.open.as_mut().ok_or_else(not_open)?;
+        let step = open.memory.forget(cx.watermark(), cx.now())?;
+        if let Some(at) = open.memory.wake_at()? {
+            cx.wake_at(at);
+        }
+        Ok(step)
     }
 }
 
 impl Open {
     /// Which rows pass.
-    fn judge(&mut self, records: &RecordBatch, intervals_max: usize) -> Result<Vec<bool>> {
+    fn judge(&mut self, records: &RecordBatch, watermark: Watermark, now: Micros) -> Result<Vec<bool>> {
         let column = |name| {
             let column = records.column_by_name(name);
             column.cloned().ok_or_else(|| Error::internal(format!("no column {name:?}")))
@@ -135,24 +185,14 @@ impl Open {
             let end = run.last().map_or(row, |last| last) + 1;
             self.key_bytes.clear();
             self.key.encode(&producers, row, &mut self.key_bytes)?;
-            self.keyed.set_current_key(hash_key(&self.key_bytes), &self.key_bytes);
-            let (copies, unremembered) = self.seen.modify(&mut self.keyed, |seen| {
-                let seen = seen.get_or_insert_default();
-                let (mut copies, mut unremembered) = (0, 0);
-                for (row, passes) in pass.iter_mut().enumerate().take(end).skip(row) {
-                    match seen.insert(sequences.value(row), intervals_max) {
-                        Inserted::New => {}
-                        Inserted::Known => {
-                            *passes = false;
-                            copies += 1;
-                        }
-                        Inserted::Full => unremembered += 1,
-                    }
-                }
-                (copies, unremembered)
-            })?;
-            self.copies.add(copies);
-            self.unremembered.add(unremembered);
+            let run = Run {
+                key: &self.key_bytes,
+                hash: hash_key(&self.key_bytes),
+                sequences: &sequences.values()[row..end],
+            };
+            let seen = self.memory.see(&run, watermark, now, &mut pass[row..end])?;
+            self.copies.add(seen.copies);
+            self.unremembered.add(seen.unremembered);
             row = end;
         }
         Ok(pass)
@@ -161,12 +201,14 @@ impl Open {
 
 impl Operator for Dropper {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        let mut keyed = cx.keyed_state(KeyedStateSpec::default())?;
-        let seen = keyed.value("seen")?;
+        let mut memory = Memory::open(cx, &self.config)?;
+        if memory.wake_at()?.is_some() {
+            // A wake-up can be asked for only while an event is dealt with; this makes one.
+            cx.waker.wake();
+        }
         let metrics = cx.metrics;
         self.open = Some(Open {
-            keyed,
-            seen,
+            memory,
             key: KeyEncoder::new(&[DataType::Utf8View])?,
             key_bytes: Vec::new(),
             copies: metrics.counter("copies_dropped_total", "Records dropped as copies of earlier ones."),
@@ -178,8 +220,11 @@ impl Operator for Dropper {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
-        let intervals_max = self.intervals_max;
-        let pass = self.open_mut()?.judge(batch.records(), intervals_max)?;
+        let open = self.open_mut()?;
+        let pass = open.judge(batch.records(), cx.watermark(), cx.now())?;
+        if let Some(at) = open.memory.wake_at()? {
+            cx.wake_at(at);
+        }
         let (_, kept) = without_ids(&batch.schema());
         let records = batch.records().project(&kept)?;
         let records = match pass.iter().all(|&pass| pass) {
@@ -190,16 +235,28 @@ impl Operator for Dropper {
         Ok(Step::Done)
     }
 
+    fn watermark(&mut self, _watermark: Watermark, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        self.forget(cx)
+    }
+
+    fn wake(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        self.forget(cx)
+    }
+
+    fn resume(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        self.forget(cx)
+    }
+
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
-        self.open_mut()?.keyed.snapshot(checkpoint)
+        self.open_mut()?.memory.keyed().snapshot(checkpoint)
     }
 
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        self.open_mut()?.keyed.checkpoint_completed(checkpoint)
+        self.open_mut()?.memory.keyed().checkpoint_completed(checkpoint)
     }
 
     fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        self.open_mut()?.keyed.checkpoint_aborted(checkpoint)
+        self.open_mut()?.memory.keyed().checkpoint_aborted(checkpoint)
     }
 }
 
@@ -256,5 +313,99 @@ mod tests {
         three.push_batch(0, read(ids(&again))).unwrap();
         assert_eq!(numbers(&mut three), [8, 9]);
         assert_eq!(three.metrics().total("copies_dropped_total"), 2);
+    }
+
+    /// An input with a time column, keyed by producer.
+    fn timed_input() -> HarnessInput {
+        let schema = read(with_time(&[(None, 0)])).schema();
+        let time = schema.index_of("t").ok();
+        HarnessInput::new(EdgeSchema { time, ..EdgeSchema::new(schema) }).keyed(&[PRODUCER]).unwrap()
+    }
+
+    fn with_time(rows: &[(Option<(&str, u64)>, i64)]) -> RecordBatch {
+        let records = ids(rows);
+        let times = arrow::array::TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(_, n)| *n));
+        let times = times.with_data_type(thalweg_engine::record::time_type());
+        let columns = [records.column(0).clone(), records.column(1).clone(), Arc::new(times) as ArrayRef];
+        let named = ["header", "n", "t"].into_iter().zip(columns).zip([true, false, false]);
+        RecordBatch::try_from_iter_with_nullable(named.map(|((name, column), null)| (name, column, null)))
+            .unwrap()
+    }
+
+    #[test]
+    fn f13_a_producer_is_forgotten_when_the_watermark_has_left_it_behind_and_not_in_an_outage() {
+        let forgetting = Deduplicate::default().forget(Forget::AfterEventTime(100));
+        let builder = OperatorHarness::builder(forgetting, vec![timed_input()]);
+        let mut harness = builder.clone().parallelism(2).open().unwrap();
+        let push = |harness: &mut OperatorHarness, rows: &[(Option<(&str, u64)>, i64)]| {
+            harness.push_batch(0, read(with_time(rows))).unwrap();
+        };
+        push(&mut harness, &[(Some(("a", 0)), 1), (Some(("b", 0)), 2)]);
+        harness.watermark(0, 1_000).unwrap();
+        // The watermark is held however long: nobody is forgotten.
+        push(&mut harness, &[(Some(("a", 0)), 3), (Some(("b", 0)), 4)]);
+        assert_eq!(numbers(&mut harness), [1, 2]);
+        harness.watermark(0, 1_050).unwrap();
+        push(&mut harness, &[(Some(("b", 1)), 5)]);
+        harness.watermark(0, 1_110).unwrap();
+        assert_eq!(harness.metrics().total("producers_forgotten_total"), 1, "a was silent, b was not");
+        // What was known moves with a restore, timers too.
+        let snapshot = harness.snapshot().unwrap();
+        let mut harness = builder.parallelism(3).restore(&snapshot).unwrap();
+        push(&mut harness, &[(Some(("b", 1)), 6), (Some(("a", 0)), 7)]);
+        assert_eq!(numbers(&mut harness), [7], "of a nothing is known: its record passes");
+        harness.watermark(0, 2_000).unwrap();
+        assert_eq!(
+            harness.metrics().total("producers_forgotten_total"),
+            1,
+            "b; a has only now a first watermark"
+        );
+    }
+
+    #[test]
+    fn f13_a_producer_is_forgotten_after_a_silence_in_processing_time() {
+        let first = read(ids(&[(Some(("a", 0)), 1)]));
+        let input = HarnessInput::new(EdgeSchema::new(first.schema())).keyed(&[PRODUCER]).unwrap();
+        let forgetting = Deduplicate::default().forget(Forget::AfterProcessingTime(100));
+        let mut harness = OperatorHarness::new(forgetting, vec![input]).unwrap();
+        harness.push_batch(0, first.clone()).unwrap();
+        harness.advance_to(90).unwrap();
+        harness.push_batch(0, first.clone()).unwrap();
+        harness.advance_to(180).unwrap();
+        assert_eq!(harness.metrics().total("producers_forgotten_total"), 0, "it was heard of at 90");
+        harness.advance_to(200).unwrap();
+        assert_eq!(harness.metrics().total("producers_forgotten_total"), 1);
+        harness.push_batch(0, first).unwrap();
+        assert_eq!(numbers(&mut harness), [1, 1]);
+    }
+
+    #[test]
+    fn f13_producers_beyond_the_bound_pass_and_are_counted_until_there_is_room() {
+        let first = read(ids(&[(Some(("a", 0)), 1)]));
+        let input = HarnessInput::new(EdgeSchema::new(first.schema())).keyed(&[PRODUCER]).unwrap();
+        let bounded = Deduplicate::default().producers_max(1).forget(Forget::AfterProcessingTime(100));
+        let builder = OperatorHarness::builder(bounded, vec![input]).max_parallelism(1);
+        let mut harness = builder.open().unwrap();
+        harness.push_batch(0, first).unwrap();
+        let others = read(ids(&[(Some(("b", 0)), 2), (Some(("b", 0)), 3), (Some(("a", 0)), 4)]));
+        harness.push_batch(0, others.clone()).unwrap();
+        assert_eq!(numbers(&mut harness), [1, 2, 3], "b is not remembered, a still is");
+        assert_eq!(harness.metrics().total("copies_unremembered_total"), 2);
+        // The count is state: it holds after a restore.
+        let snapshot = harness.snapshot().unwrap();
+        let mut harness = builder.restore(&snapshot).unwrap();
+        harness.push_batch(0, others.clone()).unwrap();
+        assert_eq!(numbers(&mut harness), [2, 3]);
+        harness.advance_to(1_000).unwrap();
+        assert_eq!(harness.metrics().total("producers_forgotten_total"), 1);
+        harness.push_batch(0, others).unwrap();
+        assert_eq!(numbers(&mut harness), [2, 4], "now b is remembered, and a passes unremembered");
+    }
+
+    #[test]
+    fn forgetting_by_event_time_needs_one() {
+        let edge = EdgeSchema::new(read(ids(&[(None, 0)])).schema());
+        let error = Deduplicate::default().forget(Forget::AfterEventTime(1)).outputs(&[edge]).unwrap_err();
+        assert!(error.to_string().contains("no time column"), "{error}");
     }
 }
