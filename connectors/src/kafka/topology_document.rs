@@ -39,7 +39,7 @@ pub fn parse_topology(text: &str, origin: &str) -> Result<Topology> {
     let Some(root) = (documents.len() == 1).then(|| documents.remove(0)) else {
         return Err(Error::user(format!("{origin}: expected one document, found {}", documents.len())));
     };
-    let mut reading = Reading { origin, mistakes: Vec::new() };
+    let mut reading = Reading { origin, mistakes: Vec::new(), holdings: Vec::new() };
     let topology = reading.topology(&root);
     if reading.mistakes.is_empty() { Ok(topology) } else { Err(Error::user(reading.mistakes.join("\n"))) }
 }
@@ -47,28 +47,36 @@ pub fn parse_topology(text: &str, origin: &str) -> Result<Topology> {
 struct Reading<'a> {
     origin: &'a str,
     mistakes: Vec<String>,
+    /// Which cluster is said to hold which topic, and in which line.
+    holdings: Vec<(String, String, usize)>,
 }
 
 impl Reading<'_> {
     fn mistake(&mut self, node: &Node, what: impl std::fmt::Display) {
-        self.mistakes.push(format!("{}:{}: {what}", self.origin, node.span.start.line()));
+        self.mistake_in(node.span.start.line(), what);
+    }
+
+    fn mistake_in(&mut self, line: usize, what: impl std::fmt::Display) {
+        self.mistakes.push(format!("{}:{line}: {what}", self.origin));
     }
 
     fn topology(&mut self, root: &Node) -> Topology {
         let mut topology = Topology { version: 0, clusters: BTreeMap::new(), topics: BTreeMap::new() };
         let entries = self.mapping(root, "the topology");
-        let mut versioned = false;
+        // All three, or a file that was cut off would take clusters or topics away.
+        for wanted in ["version", "clusters", "topics"] {
+            if !entries.iter().any(|(name, _, _)| name == wanted) {
+                self.mistake(root, format_args!("{wanted} is missing"));
+            }
+        }
         for (name, key, value) in entries {
             match name.as_str() {
-                "version" => {
-                    versioned = true;
-                    match &value.data {
-                        YamlDataOwned::Value(ScalarOwned::Integer(version)) if *version >= 0 => {
-                            topology.version = u64::try_from(*version).unwrap_or(0);
-                        }
-                        _ => self.mistake(value, "version must be a whole number that rises"),
+                "version" => match &value.data {
+                    YamlDataOwned::Value(ScalarOwned::Integer(version)) if *version >= 0 => {
+                        topology.version = u64::try_from(*version).unwrap_or(0);
                     }
-                }
+                    _ => self.mistake(value, "version must be a whole number that rises"),
+                },
                 "clusters" => topology.clusters = self.clusters(value),
                 "topics" => topology.topics = self.topics(value),
                 _ => {
@@ -76,21 +84,16 @@ impl Reading<'_> {
                 }
             }
         }
-        if !versioned {
-            self.mistake(root, "version is missing");
-        }
-        self.check_holders(root, &topology);
+        self.check_holders(&topology);
         topology
     }
 
-    fn check_holders(&mut self, root: &Node, topology: &Topology) {
-        for (name, topic) in &topology.topics {
-            for cluster in topic.clusters.keys() {
-                if !topology.clusters.contains_key(cluster) {
-                    let what =
-                        format!("topic {name:?} is said to be in cluster {cluster:?}, which is not listed");
-                    self.mistake(root, what);
-                }
+    fn check_holders(&mut self, topology: &Topology) {
+        for (name, cluster, line) in std::mem::take(&mut self.holdings) {
+            if !topology.clusters.contains_key(&cluster) {
+                let what =
+                    format!("topic {name:?} is said to be in cluster {cluster:?}, which is not listed");
+                self.mistake_in(line, what);
             }
         }
     }
@@ -163,11 +166,13 @@ impl Reading<'_> {
             if let YamlDataOwned::Sequence(items) = &value.data {
                 for item in items {
                     if let Some(cluster) = self.text(item, "a cluster's name") {
+                        self.holdings.push((name.clone(), cluster.clone(), item.span.start.line()));
                         topic.clusters.insert(cluster, name.clone());
                     }
                 }
             } else {
-                for (cluster, _, physical) in self.mapping(value, &format!("topic {name:?}")) {
+                for (cluster, key, physical) in self.mapping(value, &format!("topic {name:?}")) {
+                    self.holdings.push((name.clone(), cluster.clone(), key.span.start.line()));
                     if let Some(physical) = self.text(physical, "the physical topic") {
                         topic.clusters.insert(cluster, physical);
                     }
@@ -270,8 +275,8 @@ color: red
             "cluster \"c\" has no bootstrap",
             "t.yaml:5: sasl.password: unknown key \"vault\"; known: env, file",
             "t.yaml:8: unknown key \"color\"",
-            "version is missing",
-            "cluster \"nowhere\", which is not listed",
+            "t.yaml:2: version is missing",
+            "t.yaml:7: topic \"flights\" is said to be in cluster \"nowhere\", which is not listed",
         ] {
             assert!(message.contains(expected), "{expected:?} is not in\n{message}");
         }
@@ -279,8 +284,12 @@ color: red
 
     #[test]
     fn what_is_no_document_is_refused() {
-        for text in ["", "[", "a: 1\n---\nb: 2\n", "just text"] {
-            assert!(parse_topology(text, "t").is_err(), "{text:?}");
+        for text in ["", "[", "a: 1\n---\nb: 2\n", "just text", "version: 1\n", "version: 1\nclusters: {}\n"]
+        {
+            let error = parse_topology(text, "t.yaml").unwrap_err().to_string();
+            assert!(error.starts_with("t.yaml"), "{text:?}: {error}");
         }
+        let error = parse_topology("version: 1\nclusters: {\n  a: [\n", "t.yaml").unwrap_err().to_string();
+        assert!(error.starts_with("t.yaml:") && error.contains("line"), "{error}");
     }
 }

@@ -2,7 +2,9 @@
 //! changed, or after [`REREAD_MICROS`] in any case (a file can change within one tick of its
 //! clock). What was read is decided upon by [`decide`]; the last good topology stays.
 //!
-//! The rule: a file that is gone, half written or wrong is a warning, never a change (W4).
+//! The rule: a file that is gone, half written or wrong is a warning, never a change (W4). A file
+//! that changed is taken when a second look finds it as the first one left it, so that one which is
+//! being written is not; whoever writes it does best to write another one and to rename it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +26,10 @@ pub struct TopologyFile(Arc<Mutex<Watched>>);
 struct Watched {
     path: PathBuf,
     current: Option<Arc<Topology>>,
+    /// What was read.
     seen: Option<(SystemTime, u64)>,
+    /// What the last look found.
+    found: Option<(SystemTime, u64)>,
     looked: Option<Instant>,
     read: Option<Instant>,
     text: String,
@@ -38,6 +43,7 @@ impl TopologyFile {
             path: path.into(),
             current: None,
             seen: None,
+            found: None,
             looked: None,
             read: None,
             text: String::new(),
@@ -101,7 +107,14 @@ impl Watched {
                 None => Ok(()),
             };
         }
+        let settled = self.found.replace(stamp) == Some(stamp);
+        if self.current.is_some() && !settled {
+            return Ok(());
+        }
         let text = std::fs::read_to_string(&self.path).map_err(|error| unreadable(&self.path, error))?;
+        if self.current.is_some() && self::stamp(&self.path)? != stamp {
+            return Ok(());
+        }
         self.seen = Some(stamp);
         self.read = Some(Instant::now());
         if text == self.text && self.trouble.is_none() {
@@ -146,6 +159,12 @@ mod tests {
         format!("version: {version}\nclusters: {{ a: {{ bootstrap: 'h:{port}' }} }}\ntopics: {{ t: [a] }}\n")
     }
 
+    /// What stands after two looks.
+    fn settled(file: &TopologyFile) -> Arc<Topology> {
+        file.current(Duration::ZERO);
+        file.current(Duration::ZERO).unwrap()
+    }
+
     #[test]
     fn w4_w5_a_broken_missing_or_older_file_leaves_the_last_good_topology() {
         let dir = tempfile::tempdir().unwrap();
@@ -154,13 +173,37 @@ mod tests {
         assert!(file.require().unwrap_err().to_string().contains("topology.yaml"));
         std::fs::write(&path, document(2, 1)).unwrap();
         assert_eq!(file.require().unwrap().clusters["a"].bootstrap, "h:1");
-        for text in ["clusters: [".to_string(), document(1, 10), document(2, 100)] {
+        let no_topics = "version: 9\nclusters: { b: { bootstrap: 'h:9' } }\n".to_string();
+        for text in ["clusters: [".to_string(), document(1, 10), document(2, 100), no_topics] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(file.current(Duration::ZERO).unwrap().clusters["a"].bootstrap, "h:1");
+            assert_eq!(settled(&file).clusters["a"].bootstrap, "h:1");
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(file.current(Duration::ZERO).unwrap().version, 2);
+        assert_eq!(settled(&file).version, 2);
         std::fs::write(&path, document(3, 1000)).unwrap();
-        assert_eq!(file.current(Duration::ZERO).unwrap().version, 3);
+        assert_eq!(settled(&file).version, 3);
+    }
+
+    #[test]
+    fn w4_a_file_is_not_taken_while_it_is_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("topology.yaml");
+        let whole = |version| {
+            format!(
+                "version: {version}\ntopics:\n  t:\n    - a\n    - b\nclusters:\n  a:\n    bootstrap: h:1\n  b:\n    bootstrap: h:2\n"
+            )
+        };
+        std::fs::write(&path, whole(1)).unwrap();
+        let file = TopologyFile::new(&path);
+        let first = file.require().unwrap();
+        // A writer that is seen at every byte: whatever it left so far may be a good topology.
+        let text = whole(2);
+        for end in 0..text.len() {
+            std::fs::write(&path, &text[..end]).unwrap();
+            assert_eq!(file.current(Duration::ZERO).unwrap(), first, "cut off after {end} bytes");
+        }
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(settled(&file).version, 2);
+        assert_eq!(settled(&file).topics["t"].clusters.len(), 2);
     }
 }
