@@ -6,11 +6,13 @@
 
 use std::ffi::CString;
 
+use rdkafka::Offset;
 use rdkafka::error::RDKafkaErrorCode;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::source::{SplitActivity, SplitId, SplitState};
 use thalweg_engine::{Error, Result};
 
+use super::bounds::OnOffsetGone;
 use super::cluster_metrics::ClusterMetrics;
 use super::consumer::{ClusterConsumer, FetchBuffer, Message};
 use super::gathering::Gathering;
@@ -31,6 +33,9 @@ pub(crate) struct Split {
     pub end_told: bool,
     /// Whether the consumer reads it.
     assigned: bool,
+    /// The offset to read next is gone: reading goes on at this end of the partition, and where
+    /// that is the next record says.
+    restart: Option<Offset>,
     topic: CString,
 }
 
@@ -50,6 +55,7 @@ impl Split {
             listed: true,
             end_told: false,
             assigned: false,
+            restart: None,
             topic,
         })
     }
@@ -61,6 +67,11 @@ impl Split {
 
     fn wanted(&self) -> bool {
         self.listed && !self.position.is_at_end()
+    }
+
+    /// Where the consumer begins.
+    fn start(&self) -> Offset {
+        self.restart.unwrap_or(Offset::Offset(self.position.next))
     }
 }
 
@@ -81,9 +92,14 @@ pub(crate) struct ClusterReader {
     pub splits: Vec<Split>,
     pub metrics: ClusterMetrics,
     /// The discovery does not reach the cluster.
-    pub told_away: bool,
+    told_away: bool,
+    /// The consumer has lost every broker: noticed at once, however slow the discovery is.
+    lost: bool,
+    /// Whether either was so when it was last counted.
+    counted_down: bool,
     /// The last fetch brought records.
     pub flowing: bool,
+    on_offset_gone: OnOffsetGone,
     consumer: Option<(Cluster, ClusterConsumer)>,
     /// (topic, partition) as messages name them -> index of the split.
     index: Vec<(usize, i32, usize)>,
@@ -91,13 +107,16 @@ pub(crate) struct ClusterReader {
 
 impl ClusterReader {
     /// Without splits and without a connection.
-    pub fn new(name: &str, metrics: ClusterMetrics) -> Self {
+    pub fn new(name: &str, on_offset_gone: OnOffsetGone, metrics: ClusterMetrics) -> Self {
         ClusterReader {
             name: name.to_string(),
             splits: Vec::new(),
             metrics,
             told_away: false,
+            lost: false,
+            counted_down: false,
             flowing: false,
+            on_offset_gone,
             consumer: None,
             index: Vec::new(),
         }
@@ -106,7 +125,27 @@ impl ClusterReader {
     /// Whether nothing can be expected of the cluster. What was queued before it went, or what
     /// comes before the discovery notices its return, still counts.
     pub fn is_away(&self) -> bool {
-        self.told_away && !self.flowing
+        (self.told_away || self.lost) && !self.flowing
+    }
+
+    /// Takes over what the discovery says, without counting: the cluster is new here.
+    pub fn begin(&mut self, away: bool) {
+        (self.told_away, self.counted_down) = (away, away);
+    }
+
+    /// Takes over what the discovery says.
+    pub fn tell_away(&mut self, away: bool) {
+        self.told_away = away;
+        self.count_outage();
+    }
+
+    fn count_outage(&mut self) {
+        let down = self.told_away || self.lost;
+        match (std::mem::replace(&mut self.counted_down, down), down) {
+            (false, true) => self.metrics.outages.add(1),
+            (true, false) => self.metrics.returns.add(1),
+            _ => {}
+        }
     }
 
     /// Takes a split.
@@ -157,12 +196,32 @@ impl ClusterReader {
     }
 
     fn disconnect(&mut self) {
+        self.lost = false;
         if let Some((_, consumer)) = self.consumer.take() {
             consumer.retire();
         }
         self.index.clear();
         for split in &mut self.splits {
             split.assigned = false;
+        }
+    }
+
+    /// Takes from the consumer the splits that are to begin elsewhere.
+    fn reassign(&mut self) {
+        let Some((_, consumer)) = &self.consumer else {
+            return;
+        };
+        let moved = self.splits.iter().filter(|split| split.assigned && split.restart.is_some());
+        let moved = moved.map(|split| (split.partition.topic.as_str(), split.partition.number));
+        match consumer.unassign(moved) {
+            Ok(()) => {
+                let moved = self.splits.iter_mut().filter(|split| split.restart.is_some());
+                moved.for_each(|split| split.assigned = false);
+            }
+            Err(error) => {
+                tracing::warn!(cluster = %self.name, %error, "the consumer is made anew");
+                self.disconnect();
+            }
         }
     }
 
@@ -176,8 +235,7 @@ impl ClusterReader {
             consumer.unassign(leaving.map(|split| (split.partition.topic.as_str(), split.partition.number)));
         let joining = self.splits.iter().filter(|split| !split.assigned && split.wanted());
         let assigned = consumer.assign(
-            joining
-                .map(|split| (split.partition.topic.as_str(), split.partition.number, split.position.next)),
+            joining.map(|split| (split.partition.topic.as_str(), split.partition.number, split.start())),
         );
         match unassigned.and(assigned) {
             Ok(()) => {
@@ -206,6 +264,7 @@ impl ClusterReader {
         let mut fetch = Fetch { messages: fetched.len(), ..Fetch::default() };
         let mut bytes = 0;
         let mut last = (0, -1, usize::MAX);
+        let mut restarted = false;
         for message in fetched.iter() {
             if (message.topic_key(), message.partition()) != (last.0, last.1) {
                 let found = find(&mut self.index, &self.splits, message);
@@ -218,18 +277,22 @@ impl ClusterReader {
                 continue;
             };
             if let Some(code) = message.error() {
-                fetch.ended |= on_error(split, code, message, &self.metrics)?;
+                let said = on_error(split, code, message, self.on_offset_gone, &self.metrics)?;
+                fetch.ended |= said == Said::Ended;
+                restarted |= said == Said::Restart;
                 continue;
             }
             let offset = message.offset();
             if !split.assigned {
                 continue;
             }
+            if split.restart.take().is_some() {
+                tracing::warn!(split = %split.id, offset, "reading goes on here");
+                split.position.next = offset;
+            }
             if offset < split.position.next {
-                // The client drops what it fetched for an earlier assignment by itself, so this is
-                // it going on elsewhere because the offset was gone, as it was told to.
-                self.metrics.offset_resets.add(1);
-                tracing::warn!(split = %split.id, gone = split.position.next, offset, "the offset was gone");
+                // Of an assignment before the last one.
+                continue;
             }
             if split.position.end.is_some_and(|end| offset >= end) {
                 fetch.ended |= !split.position.is_at_end();
@@ -243,9 +306,17 @@ impl ClusterReader {
             bytes += message.payload().len() as u64;
         }
         drop(fetched);
+        let lost = consumer.is_down();
+        if lost != self.lost {
+            self.lost = lost;
+            self.count_outage();
+        }
         self.metrics.records.add(fetch.records);
         self.metrics.bytes.add(bytes);
-        if fetch.ended {
+        if restarted {
+            self.reassign();
+        }
+        if fetch.ended || restarted {
             self.sync_assignment();
         }
         Ok(fetch)
@@ -290,35 +361,60 @@ fn find(index: &mut Vec<(usize, i32, usize)>, splits: &[Split], message: Message
     Some(split)
 }
 
-/// An error about one split. True when the split came to its end.
+/// What a message that is no record says about its split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// Nothing that matters here.
+    Nothing,
+    /// It came to its end.
+    Ended,
+    /// It is to be read from elsewhere.
+    Restart,
+}
+
+/// An error about one split.
 fn on_error(
     split: &mut Split,
     code: RDKafkaErrorCode,
     message: Message<'_>,
+    on_offset_gone: OnOffsetGone,
     metrics: &ClusterMetrics,
-) -> Result<bool> {
+) -> Result<Said> {
     match code {
         RDKafkaErrorCode::PartitionEOF => {
             // Behind the last record there may be offsets without records (transaction marks).
             let at = message.offset();
+            if split.restart.take().is_some() {
+                split.position.next = at;
+            }
             let ends = !split.position.is_at_end() && split.position.end.is_some_and(|end| at >= end);
             if ends {
                 split.position.next = split.position.next.max(at);
             }
-            Ok(ends)
+            Ok(if ends { Said::Ended } else { Said::Nothing })
         }
         RDKafkaErrorCode::AutoOffsetReset => {
-            let (id, next) = (&split.id, split.position.next);
-            Err(Error::external(format!(
-                "offset {next} of {id} is gone from the broker, and on_offset_gone is fail: {}",
-                message.error_text()
-            ))
-            .permanent())
+            let (id, gone) = (&split.id, split.position.next);
+            let restart = match on_offset_gone {
+                OnOffsetGone::Fail => {
+                    return Err(Error::external(format!(
+                        "offset {gone} of {id} is gone from the broker, and on_offset_gone is fail: {}",
+                        message.error_text()
+                    ))
+                    .permanent());
+                }
+                OnOffsetGone::Earliest => Offset::Beginning,
+                OnOffsetGone::Latest => Offset::End,
+            };
+            metrics.offset_resets.add(1);
+            tracing::warn!(split = %id, gone, ?restart, "the offset to read next is gone");
+            split.restart = Some(restart);
+            Ok(Said::Restart)
         }
         _ => {
             metrics.transport_errors.add(1);
             tracing::debug!(split = %split.id, %code, "Kafka partition in trouble");
-            Ok(false)
+            Ok(Said::Nothing)
         }
     }
 }

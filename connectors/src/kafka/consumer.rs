@@ -7,7 +7,9 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -17,11 +19,26 @@ use rdkafka_sys as sys;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::{Error, Result};
 
+/// How long a client waits for an answer before it calls its cluster lost.
+const ANSWER_BOUND: Duration = Duration::from_secs(2);
+/// How often it asks while there is none.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How often it asks without an alarm: a network that swallows everything raises none for long.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
 /// What the client's callbacks leave behind.
 #[derive(Debug)]
 pub(crate) struct ClientEvents {
     cluster: String,
     transport_errors: AtomicU64,
+    /// How often a connection was lost, or a request not answered.
+    alarms: AtomicU64,
+    /// How many of these alarms are over: a broker has answered since.
+    calmed: AtomicU64,
+    /// Whether no broker answers.
+    lost: AtomicBool,
+    /// Whether a thread asks for an answer.
+    asking: AtomicBool,
 }
 
 impl ClientContext for ClientEvents {}
@@ -29,6 +46,12 @@ impl ClientContext for ClientEvents {}
 impl ClientEvents {
     /// `code` is a number, not the enum: the broker may know errors that this client does not.
     fn transport_error(&self, code: c_int, reason: &str) {
+        // What may be one broker of many, or a network that swallows everything: to be asked.
+        const ALARMS: [RDKafkaRespErr; 3] = [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT,
+        ];
         const LOUD: [RDKafkaRespErr; 5] = [
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTHENTICATION,
@@ -37,6 +60,12 @@ impl ClientEvents {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
         ];
         self.transport_errors.fetch_add(1, Ordering::Relaxed);
+        if ALARMS.iter().any(|alarm| *alarm as c_int == code) {
+            self.alarms.fetch_add(1, Ordering::AcqRel);
+        }
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN as c_int {
+            self.lost.store(true, Ordering::Release);
+        }
         if LOUD.iter().any(|loud| *loud as c_int == code) {
             tracing::warn!(cluster = %self.cluster, code, reason, "Kafka cluster in trouble");
         } else {
@@ -50,8 +79,10 @@ impl ClientEvents {
 pub(crate) struct ClusterConsumer {
     queue: *mut RDKafkaQueue,
     /// What the queue's callback is given; lives until the callback is off.
-    _waker: Box<Waker>,
-    client: Client<ClientEvents>,
+    waker: Box<Waker>,
+    client: Arc<Client<ClientEvents>>,
+    /// When it was last asked whether somebody answers.
+    asked: Instant,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread; the raw queue pointer is used by one
@@ -73,7 +104,14 @@ impl ClusterConsumer {
             sys::rd_kafka_conf_set_error_cb(native.ptr(), Some(on_error));
             sys::rd_kafka_conf_set_log_cb(native.ptr(), Some(on_log));
         }
-        let events = ClientEvents { cluster: cluster.to_string(), transport_errors: AtomicU64::new(0) };
+        let events = ClientEvents {
+            cluster: cluster.to_string(),
+            transport_errors: AtomicU64::new(0),
+            alarms: AtomicU64::new(0),
+            calmed: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
+        };
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, events).map_err(refused)?;
         let waker = Box::new(waker.clone());
         // SAFETY: the client is a live consumer with a group's name, so it has a consumer queue;
@@ -88,18 +126,18 @@ impl ClusterConsumer {
         let opaque = std::ptr::from_ref::<Waker>(&waker).cast_mut().cast::<c_void>();
         // SAFETY: as above.
         unsafe { sys::rd_kafka_queue_cb_event_enable(queue, Some(on_nonempty), opaque) };
-        Ok(ClusterConsumer { queue, _waker: waker, client })
+        Ok(ClusterConsumer { queue, waker, client: Arc::new(client), asked: Instant::now() })
     }
 
     /// Starts reading partitions, beside those that are read already.
     ///
     /// # Errors
     /// An external error of librdkafka's.
-    pub fn assign<'a>(&self, partitions: impl Iterator<Item = (&'a str, i32, i64)>) -> Result<()> {
+    pub fn assign<'a>(&self, partitions: impl Iterator<Item = (&'a str, i32, Offset)>) -> Result<()> {
         let mut list = TopicPartitionList::new();
         for (topic, partition, offset) in partitions {
-            list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|error| {
-                Error::internal(format!("cannot assign {topic}/{partition} at {offset}")).caused_by(error)
+            list.add_partition_offset(topic, partition, offset).map_err(|error| {
+                Error::internal(format!("cannot assign {topic}/{partition} at {offset:?}")).caused_by(error)
             })?;
         }
         if list.count() == 0 {
@@ -147,6 +185,25 @@ impl ClusterConsumer {
         (code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
     }
 
+    /// Whether the client has lost every broker and none has answered since. After an alarm, and
+    /// now and then without one, a thread of its own asks until one answers; the waker is used when
+    /// that changes something.
+    pub fn is_down(&mut self) -> bool {
+        let events = self.client.context();
+        let alarmed = events.alarms.load(Ordering::Acquire) != events.calmed.load(Ordering::Acquire);
+        let due = alarmed || self.asked.elapsed() >= ASK_EVERY;
+        if due && !events.asking.swap(true, Ordering::AcqRel) {
+            self.asked = Instant::now();
+            let (client, waker) = (self.client.clone(), self.waker.as_ref().clone());
+            let asking = move || ask_until_answered(&client, &waker);
+            if let Err(error) = std::thread::Builder::new().name("kafka-ask".into()).spawn(asking) {
+                tracing::warn!(%error, "no thread to ask whether a Kafka cluster is there");
+                events.asking.store(false, Ordering::Release);
+            }
+        }
+        events.lost.load(Ordering::Acquire)
+    }
+
     /// Errors of the transport since the last call.
     pub fn take_transport_errors(&self) -> u64 {
         self.client.context().transport_errors.swap(0, Ordering::Relaxed)
@@ -159,6 +216,44 @@ impl ClusterConsumer {
         if let Err(error) = spawned {
             tracing::warn!(%error, "a Kafka consumer is closed in the foreground");
         }
+    }
+}
+
+/// Asks until a broker answers, or until the consumer is gone.
+fn ask_until_answered(client: &Arc<Client<ClientEvents>>, waker: &Waker) {
+    let events = client.context();
+    while Arc::strong_count(client) > 1 {
+        // An alarm after this look is another one.
+        let alarms = events.alarms.load(Ordering::Acquire);
+        if answers(client) {
+            events.calmed.store(alarms, Ordering::Release);
+            if events.lost.swap(false, Ordering::AcqRel) {
+                waker.wake();
+            }
+            break;
+        }
+        if !events.lost.swap(true, Ordering::AcqRel) {
+            tracing::warn!(cluster = %events.cluster, "no broker answers");
+            waker.wake();
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
+    events.asking.store(false, Ordering::Release);
+}
+
+/// Whether a broker answers a question about the topics that the client knows.
+fn answers(client: &Client<ClientEvents>) -> bool {
+    let mut metadata = std::ptr::null();
+    let bound_ms = c_int::try_from(ANSWER_BOUND.as_millis()).unwrap_or(c_int::MAX);
+    // SAFETY: the client is live for the call; what it hands out is ours, and destroyed here.
+    unsafe {
+        let code =
+            sys::rd_kafka_metadata(client.native_ptr(), 0, std::ptr::null_mut(), &mut metadata, bound_ms);
+        let answered = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        if answered {
+            sys::rd_kafka_metadata_destroy(metadata);
+        }
+        answered
     }
 }
 

@@ -44,8 +44,10 @@ pub enum OnOutage {
     #[default]
     Advance,
     /// It waits, also for a listed cluster that was never read. With a watermark strategy that
-    /// makes splits idle by time, that time must be longer than the discovery's interval and
-    /// timeout together: until then an outage looks like silence.
+    /// makes splits idle by time, that time must be longer than an outage takes to be noticed:
+    /// until then it looks like silence. A lost connection is noticed at once; a network that
+    /// swallows everything by the client's `socket.timeout.ms` (10 s unless the topology says
+    /// otherwise) or by the discovery, whichever comes first.
     Hold,
 }
 
@@ -109,11 +111,10 @@ impl FederatedReader {
     }
 
     fn cluster(&mut self, name: &str) -> &mut ClusterReader {
-        let (group, status) = (&self.group, &self.status);
+        let (group, status, on_offset_gone) = (&self.group, &self.status, self.config.on_offset_gone);
         self.clusters.entry(name.to_string()).or_insert_with(|| {
-            let mut cluster = ClusterReader::new(name, ClusterMetrics::new(group, name));
-            cluster.told_away =
-                status.as_ref().is_some_and(|status| status.away.iter().any(|away| away == name));
+            let mut cluster = ClusterReader::new(name, on_offset_gone, ClusterMetrics::new(group, name));
+            cluster.begin(status.as_ref().is_some_and(|status| status.away.iter().any(|away| away == name)));
             cluster
         })
     }
@@ -133,7 +134,6 @@ impl FederatedReader {
         }
         let needs = ConsumerNeeds {
             queue_bytes: self.config.queue_bytes / holders.len().max(1),
-            on_offset_gone: self.config.on_offset_gone,
             end_of_partition: self.config.bounded,
         };
         for (name, cluster) in &mut self.clusters {
@@ -153,13 +153,7 @@ impl FederatedReader {
             return;
         };
         for (name, cluster) in &mut self.clusters {
-            let away = status.away.contains(name);
-            match (cluster.told_away, away) {
-                (false, true) => cluster.metrics.outages.add(1),
-                (true, false) => cluster.metrics.returns.add(1),
-                _ => {}
-            }
-            cluster.told_away = away;
+            cluster.tell_away(status.away.contains(name));
             for split in &mut cluster.splits {
                 let holding = |(cluster, topic): &(String, String)| {
                     *cluster == split.partition.cluster && *topic == split.partition.topic
@@ -219,11 +213,12 @@ impl FederatedReader {
         let Some(cluster) = self.clusters.get_mut(name) else {
             return Ok(false);
         };
+        let was_away = cluster.is_away();
         let fetch = cluster.fetch(&mut self.buffer, &mut self.gathering)?;
-        let was_flowing = std::mem::replace(&mut cluster.flowing, fetch.records > 0);
+        cluster.flowing = fetch.records > 0;
         let gathered = self.gathering.finish(&cluster.splits)?;
         cluster.metrics.bad_records.add(gathered.bad);
-        if cluster.told_away && was_flowing != cluster.flowing {
+        if was_away != cluster.is_away() {
             self.tell_activity(cx);
         }
         if fetch.records > 0 {

@@ -6,7 +6,6 @@
 use rdkafka::ClientConfig;
 use thalweg_engine::{Context, Result};
 
-use super::bounds::OnOffsetGone;
 use super::topology::Cluster;
 
 /// Smallest queue of a consumer, in bytes: less would starve the fetcher.
@@ -17,7 +16,6 @@ const QUEUE_BYTES_MIN: usize = 1 << 20;
 pub(crate) struct ConsumerNeeds {
     /// Bytes that librdkafka may hold for the reader.
     pub queue_bytes: usize,
-    pub on_offset_gone: OnOffsetGone,
     /// Whether the reader must hear that a partition is read to its end.
     pub end_of_partition: bool,
 }
@@ -41,7 +39,9 @@ pub(crate) fn consumer_config(cluster: &Cluster, needs: ConsumerNeeds) -> Result
         // A full queue is a matter of milliseconds here, not of the default second.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
-        .set("fetch.error.backoff.ms", "100");
+        .set("fetch.error.backoff.ms", "100")
+        // Fetches answer within a tenth of a second: a silence of this length is an outage.
+        .set("socket.timeout.ms", "10000");
     reconnect_soon(&mut config);
     pass_through(&mut config, cluster)?;
     config
@@ -49,14 +49,8 @@ pub(crate) fn consumer_config(cluster: &Cluster, needs: ConsumerNeeds) -> Result
         .set("enable.auto.offset.store", "false")
         .set("allow.auto.create.topics", "false")
         .set("enable.partition.eof", if needs.end_of_partition { "true" } else { "false" })
-        .set(
-            "auto.offset.reset",
-            match needs.on_offset_gone {
-                OnOffsetGone::Fail => "error",
-                OnOffsetGone::Earliest => "earliest",
-                OnOffsetGone::Latest => "latest",
-            },
-        );
+        // What happens then is the reader's to do, and to count.
+        .set("auto.offset.reset", "error");
     // `assign` asks for a group's name; nobody ever joins it or commits to it.
     if config.get("group.id").is_none() {
         config.set("group.id", "thalweg");
@@ -124,18 +118,14 @@ mod tests {
             .with("fetch.wait.max.ms", Setting::Plain("7".into()))
             .with("enable.auto.commit", Setting::Plain("true".into()))
             .with("client.rack", Setting::Plain("eu-1".into()));
-        let needs = ConsumerNeeds {
-            queue_bytes: 8 << 20,
-            on_offset_gone: OnOffsetGone::Latest,
-            end_of_partition: true,
-        };
+        let needs = ConsumerNeeds { queue_bytes: 8 << 20, end_of_partition: true };
         let config = consumer_config(&cluster, needs).unwrap();
         let expected = [
             ("bootstrap.servers", "h:1"),
             ("fetch.wait.max.ms", "7"),
             ("client.rack", "eu-1"),
             ("enable.auto.commit", "false"),
-            ("auto.offset.reset", "latest"),
+            ("auto.offset.reset", "error"),
             ("enable.partition.eof", "true"),
             ("queued.max.messages.kbytes", "4096"),
         ];

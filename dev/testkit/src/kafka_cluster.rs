@@ -10,7 +10,7 @@ use std::{
 use futures::executor::block_on;
 use rdkafka::{
     ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -151,8 +151,7 @@ impl KafkaCluster {
             new = new.set(name, value);
         }
         let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
-        let options =
-            AdminOptions::new().request_timeout(Some(REQUEST_BOUND)).operation_timeout(Some(REQUEST_BOUND));
+        let options = options();
         // On a starved machine the controller may think for a moment that no broker is alive.
         let starved = RDKafkaErrorCode::InvalidReplicationFactor;
         let started = Instant::now();
@@ -166,17 +165,39 @@ impl KafkaCluster {
                 Some((_, code)) => return Err(Error::new(what(), code)),
             }
         }
-        eventually(REQUEST_BOUND, &format!("leaders for the topic {topic}"), || {
-            let metadata = admin.inner().fetch_metadata(Some(topic), REQUEST_BOUND).ok()?;
-            let led = metadata
-                .topics()
-                .first()?
-                .partitions()
-                .iter()
-                .filter(|partition| partition.leader() >= 0)
-                .count();
-            (i32::try_from(led) == Ok(partitions)).then_some(())
-        })
+        wait_for_leaders(&admin, topic, partitions)
+    }
+
+    /// Gives a topic more partitions, `total` in all, and waits until each can be written.
+    ///
+    /// # Errors
+    /// When there is no such topic, or the broker refuses.
+    pub fn add_partitions(&self, topic: &str, total: i32) -> Result<()> {
+        let what = || format!("adding partitions to the topic {topic}");
+        let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
+        let count = usize::try_from(total).doing(what)?;
+        for added in
+            block_on(admin.create_partitions(&[NewPartitions::new(topic, count)], &options())).doing(what)?
+        {
+            added.map_err(|(_, code)| Error::new(what(), code))?;
+        }
+        wait_for_leaders(&admin, topic, total)
+    }
+
+    /// Deletes the records of a partition before an offset, as retention does.
+    ///
+    /// # Errors
+    /// When there is no such partition or offset, or the broker refuses.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let what = || format!("deleting records of {topic}/{partition} before {before}");
+        let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::Offset(before)).doing(what)?;
+        let deleted = block_on(admin.delete_records(&offsets, &options())).doing(what)?;
+        for partition in deleted.elements() {
+            partition.error().doing(what)?;
+        }
+        Ok(())
     }
 
     /// Deletes a topic.
@@ -186,8 +207,7 @@ impl KafkaCluster {
     pub fn delete_topic(&self, topic: &str) -> Result<()> {
         let what = || format!("deleting the topic {topic}");
         let admin: AdminClient<DefaultClientContext> = self.client().create().doing(what)?;
-        let options =
-            AdminOptions::new().request_timeout(Some(REQUEST_BOUND)).operation_timeout(Some(REQUEST_BOUND));
+        let options = options();
         for deleted in block_on(admin.delete_topics(&[topic], &options)).doing(what)? {
             deleted.map_err(|(_, code)| Error::new(what(), code))?;
         }
@@ -319,6 +339,24 @@ impl KafkaCluster {
         config.set("bootstrap.servers", &self.direct).set("broker.address.family", "v4");
         config
     }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_BOUND)).operation_timeout(Some(REQUEST_BOUND))
+}
+
+fn wait_for_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) -> Result<()> {
+    eventually(REQUEST_BOUND, &format!("leaders for the topic {topic}"), || {
+        let metadata = admin.inner().fetch_metadata(Some(topic), REQUEST_BOUND).ok()?;
+        let led = metadata
+            .topics()
+            .first()?
+            .partitions()
+            .iter()
+            .filter(|partition| partition.leader() >= 0)
+            .count();
+        (i32::try_from(led) == Ok(partitions)).then_some(())
+    })
 }
 
 /// Remembers the first record that a broker did not take.
