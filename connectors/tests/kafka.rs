@@ -14,6 +14,8 @@ mod federated;
 mod outage;
 #[path = "kafka/sink.rs"]
 mod sink;
+#[path = "sink_bench/mod.rs"]
+mod sink_bench;
 #[path = "kafka/starts.rs"]
 mod starts;
 #[path = "kafka/text_format.rs"]

@@ -12,5 +12,9 @@ mod exactly_once;
 mod failover;
 #[path = "prism/gateway.rs"]
 mod gateway;
+#[path = "sink_bench/mod.rs"]
+mod sink_bench;
+#[path = "prism/staging.rs"]
+mod staging;
 #[path = "prism/world.rs"]
 mod world;

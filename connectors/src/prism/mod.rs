@@ -23,6 +23,7 @@ mod segment;
 mod sink;
 mod staging;
 mod target;
+mod uploads;
 
 pub use breaker::BreakerConfig;
 pub use config::{GatewayConfig, Limits, RouterConfig};

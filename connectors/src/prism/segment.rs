@@ -108,10 +108,27 @@ impl<'a> SegmentReader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::staging::{OpenSegment, StagedBytes};
+    use super::super::staging::{OpenSegment, SealedSegment, StagedBytes};
     use super::*;
     use proptest::prelude::*;
-    use std::sync::atomic::Ordering;
+    use std::sync::Arc;
+    use thalweg_engine::checkpoint::MemoryStorage;
+    use thalweg_engine::checkpoint::fetch;
+    use thalweg_engine::metrics::Gauge;
+    use thalweg_engine::operator::Waker;
+
+    fn staged_bytes() -> Arc<StagedBytes> {
+        StagedBytes::new(Gauge::default(), Waker::new(|| ()))
+    }
+
+    /// What the store holds of a segment, as a file.
+    fn stored(sealed: &SealedSegment, dir: &Path) -> std::path::PathBuf {
+        let storage = MemoryStorage::new();
+        let file = sealed.upload(&storage).unwrap();
+        let local = dir.join("fetched");
+        fetch(&storage, &file, &local).unwrap();
+        local
+    }
 
     fn reference(records: u64) -> SegmentReference {
         let file = FileHandle { name: "s".into(), path: "job/s".into(), bytes: 0, hash: String::new() };
@@ -128,36 +145,35 @@ mod tests {
     #[test]
     fn records_come_back_with_the_ids_that_they_were_sealed_with_and_the_file_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let staged = StagedBytes::default();
+        let staged = staged_bytes();
         let mut open = OpenSegment::create(dir.path(), 7, &staged).unwrap();
         let record =
             |n: u8| Record { key: Some(vec![n].into()), value: Some(vec![n; 9].into()), ..Record::default() };
         (0..5).for_each(|n| open.append(&record(n)).unwrap());
         assert_eq!(open.next_sequence(), 12);
         open.flush().unwrap();
-        let sealed = open.seal(4);
+        let sealed = open.seal("job/s".into());
+        assert!(staged.get() > 0 && dir.path().join("segment-7").exists());
+        let path = stored(&sealed, dir.path());
+        assert!(staged.get() == 0 && !dir.path().join("segment-7").exists(), "what is stored is not kept");
         let reference = reference(5);
-        let mut reader = SegmentReader::open(&sealed.path, &reference).unwrap();
+        let mut reader = SegmentReader::open(&path, &reference).unwrap();
         for n in 0..5u8 {
             let id = Some(RecordId { producer: "p".into(), epoch: 4, sequence: 7 + u64::from(n) });
             assert_eq!(reader.next_record().unwrap(), Some(Record { id, ..record(n) }));
         }
         assert_eq!(reader.next_record().unwrap(), None);
-        assert!(staged.load(Ordering::Relaxed) > 0);
-        let path = sealed.path.clone();
-        drop(sealed);
-        assert!(staged.load(Ordering::Relaxed) == 0 && !path.exists());
     }
 
     #[test]
     fn a_file_that_ends_too_early_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let mut open = OpenSegment::create(dir.path(), 7, &StagedBytes::default()).unwrap();
+        let mut open = OpenSegment::create(dir.path(), 7, &staged_bytes()).unwrap();
         open.append(&Record::default()).unwrap();
         open.flush().unwrap();
-        let sealed = open.seal(4);
+        let path = stored(&open.seal("job/s".into()), dir.path());
         let reference = reference(2);
-        let mut reader = SegmentReader::open(&sealed.path, &reference).unwrap();
+        let mut reader = SegmentReader::open(&path, &reference).unwrap();
         assert!(reader.next_record().unwrap().is_some());
         assert!(reader.next_record().unwrap_err().to_string().contains("job/s, record 1: is missing"));
     }

@@ -20,6 +20,8 @@ use crate::sink::{Sink, SinkParts};
 const IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Bytes that an instance may stage on disk, unless the job says otherwise.
 const STAGING_BYTES: u64 = 4 << 30;
+/// Bytes of a segment, unless the job says otherwise.
+const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// How surely records arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,7 @@ pub struct PrismSink {
     in_flight_bytes: usize,
     staging: Option<PathBuf>,
     staging_bytes: u64,
+    segment_bytes: u64,
 }
 
 impl PrismSink {
@@ -65,6 +68,7 @@ impl PrismSink {
             in_flight_bytes: IN_FLIGHT_BYTES,
             staging: None,
             staging_bytes: STAGING_BYTES,
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 
@@ -105,10 +109,20 @@ impl PrismSink {
         self
     }
 
-    /// Bytes that each task may stage. Default: 4 GiB.
+    /// Bytes that each task may have staged on the local disk. There the sink holds its input back
+    /// until the store has taken a segment; for each barrier that comes meanwhile, what is under
+    /// way to the sink is taken all the same. Default: 4 GiB.
     #[must_use]
     pub fn staging_bytes(mut self, bytes: u64) -> Self {
         self.staging_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a segment, which is uploaded when it is full; a quarter of the staged bytes at
+    /// most. Default: 16 MiB.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
         self
     }
 
@@ -130,6 +144,10 @@ impl PrismSink {
 
     pub(super) fn staging_limit(&self) -> u64 {
         self.staging_bytes
+    }
+
+    pub(super) fn segment_limit(&self) -> u64 {
+        self.segment_bytes
     }
 
     fn record_bytes_max(&self) -> usize {

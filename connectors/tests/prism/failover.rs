@@ -44,6 +44,9 @@ fn p3_a_cluster_is_killed_under_load_nothing_is_lost_and_it_returns() {
     let stood = start.elapsed();
     assert!(stood < Duration::from_secs(20), "the loss of a cluster held a checkpoint for {stood:?}");
     assert_eq!(registry.total("prism_breaker_open"), 1, "one breaker is open");
+    // Only what was with east when it went can have failed there; the rest was not sent to it.
+    let failed = registry.total("prism_deliveries_failed_total");
+    assert!(failed <= 4_500, "{failed} deliveries failed, for 4,500 rows");
 
     world.east.restart().unwrap();
     eventually(BOUND, "the breaker to close", || {

@@ -5,6 +5,7 @@
 //! <job>/shared/<generation>-<number>-<hash>.sst         immutable, named by manifests
 //! <job>/checkpoints/<generation>-<number>/manifest      immutable
 //! <job>/checkpoints/<generation>-<number>/operators/<uid>/<subtask>/<name>
+//! <job>/checkpoints/<generation>-0/operators/<uid>/<subtask>/<name>    sinks' segments
 //! <job>/savepoints/<name>/...
 //! ```
 //!
@@ -124,6 +125,17 @@ impl JobLayout {
         Ok(path)
     }
 
+    /// A file of one instance of a sink that travels while its epoch still runs, before it is known
+    /// which checkpoint will name it; `name` is unique in the generation. It stands beside the
+    /// checkpoints under number 0, which no checkpoint has, so a sweep of orphans knows its
+    /// generation.
+    ///
+    /// # Errors
+    /// An internal error when the name cannot stand in a path.
+    pub fn staged(&self, generation: u64, uid: &Uid, subtask: u32, name: &str) -> Result<String> {
+        self.private(CheckpointId { generation, number: 0 }, uid, subtask, name)
+    }
+
     /// A savepoint's directory, with a trailing slash.
     ///
     /// # Errors
@@ -163,6 +175,10 @@ mod tests {
         assert_eq!(
             layout.private(ID, &uid, 2, "CURRENT").unwrap(),
             "jobs/flights/checkpoints/3-41/operators/windows/2/CURRENT"
+        );
+        assert_eq!(
+            layout.staged(3, &uid, 2, "s").unwrap(),
+            "jobs/flights/checkpoints/3-0/operators/windows/2/s"
         );
         assert_eq!(layout.savepoint_directory("before").unwrap(), "jobs/flights/savepoints/before/");
     }

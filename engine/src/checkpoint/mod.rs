@@ -39,4 +39,4 @@ pub use open::{StoreOptions, open};
 pub use restore::{Candidate, RestorePolicy, Selected, candidates, select};
 pub use snapshot::{FileHandle, KeyedHandle, SnapshotPart, SnapshotSite, SnapshotTask};
 pub use storage::{CheckpointStorage, ObjectInfo, PutOutcome};
-pub use upload::{fetch, upload_private, upload_shared};
+pub use upload::{fetch, upload_private, upload_shared, upload_to};

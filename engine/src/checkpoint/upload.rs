@@ -35,6 +35,16 @@ pub fn upload_private(site: &SnapshotSite, name: &str, local: &Path) -> Result<F
     put_whole(&*site.storage, FileHandle { name: name.to_owned(), path, bytes, hash }, local)
 }
 
+/// Uploads a file to a path of its own, such as [`JobLayout::staged`]'s.
+///
+/// # Errors
+/// An external error that names the file.
+pub fn upload_to(storage: &dyn CheckpointStorage, path: &str, local: &Path) -> Result<FileHandle> {
+    let (hash, bytes) = hash_file(local)?;
+    let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+    put_whole(storage, FileHandle { name, path: path.to_owned(), bytes, hash }, local)
+}
+
 /// Reads a file of a checkpoint into a new local file and verifies its length and hash. What was
 /// written of a file that does not verify is removed.
 ///
