@@ -4,12 +4,16 @@
 
 #[path = "kafka/bounded.rs"]
 mod bounded;
+#[path = "kafka/copies.rs"]
+mod copies;
 #[path = "kafka/decoding.rs"]
 mod decoding;
 #[path = "kafka/driver.rs"]
 mod driver;
 #[path = "kafka/federated.rs"]
 mod federated;
+#[path = "kafka/jobs.rs"]
+mod jobs;
 #[path = "kafka/outage.rs"]
 mod outage;
 #[path = "kafka/sink.rs"]

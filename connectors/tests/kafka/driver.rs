@@ -63,6 +63,8 @@ pub struct Driver {
     pub no_more: bool,
     /// The longest look of the discovery.
     pub longest_look: Duration,
+    /// The longest poll of a reader.
+    pub longest_poll: Duration,
 }
 
 pub fn now() -> i64 {
@@ -101,6 +103,7 @@ impl Driver {
             finished_splits: Vec::new(),
             no_more: false,
             longest_look: Duration::ZERO,
+            longest_poll: Duration::ZERO,
         };
         let splits = checkpoint.map(|checkpoint| checkpoint.splits.clone()).unwrap_or_default();
         driver.tell(EnumeratorEvent::Started { parallelism, splits }).unwrap();
@@ -151,7 +154,7 @@ impl Driver {
         match effect {
             ReaderEffect::Batch(batch, runs) => {
                 assert_eq!(runs.iter().map(|run| run.rows).sum::<usize>(), batch.row_count());
-                let values = batch.records().column_by_name("value").unwrap().as_string_view().clone();
+                let values = values_of(batch.records());
                 let splits = runs.iter().flat_map(|run| vec![run.split.to_string(); run.rows]);
                 for (row, split) in splits.enumerate() {
                     assert_eq!(
@@ -159,7 +162,7 @@ impl Driver {
                         Some(&subtask),
                         "rows of a split that it does not own"
                     );
-                    self.rows.push((split, values.value(row).to_string()));
+                    self.rows.push((split, values[row].clone()));
                 }
                 self.batches.push(batch.into_records());
             }
@@ -197,7 +200,10 @@ impl Driver {
             if self.readers[subtask].finished {
                 continue;
             }
-            match self.with_reader(subtask as u32, |reader, cx| reader.poll(cx))? {
+            let before = Instant::now();
+            let status = self.with_reader(subtask as u32, |reader, cx| reader.poll(cx))?;
+            self.longest_poll = self.longest_poll.max(before.elapsed());
+            match status {
                 ReaderStatus::Ready => busy = true,
                 ReaderStatus::Waiting(_) => {}
                 ReaderStatus::Finished => self.readers[subtask].finished = true,
@@ -295,6 +301,15 @@ impl Driver {
             series.iter().filter(|(labels, _)| of(labels)).map(|(_, value)| *value).collect();
         (!values.is_empty()).then(|| values.iter().sum())
     }
+}
+
+/// The column `value`, or the bytes in `payload`, as texts.
+fn values_of(records: &RecordBatch) -> Vec<String> {
+    if let Some(values) = records.column_by_name("value") {
+        return values.as_string_view().iter().map(|value| value.unwrap().to_string()).collect();
+    }
+    let payloads = records.column_by_name("payload").unwrap().as_binary_view();
+    payloads.iter().map(|payload| String::from_utf8_lossy(payload.unwrap()).into_owned()).collect()
 }
 
 fn open(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use thalweg_connectors::kafka::Start;
 use thalweg_engine::source::SplitActivity;
 use thalweg_testkit::{FaultProxy, KafkaCluster, NewRecord, ProxyMode};
 
@@ -73,6 +74,7 @@ fn f5_f6_clusters_come_and_go_with_the_topology_and_keep_their_offsets() {
     driver.until("east goes on", |driver| driver.count("east") == 150);
     driver.turn_for(Duration::from_millis(500));
     assert_eq!(driver.count("west"), 100);
+    assert_eq!(driver.metric("kafka_connects_total", "east"), Some(2), "untouched readers are not reopened");
     let checkpoint = driver.checkpoint();
     assert!(!driver.owner.keys().any(|split| split.starts_with("west/")), "west was given back");
 
@@ -99,6 +101,29 @@ fn f5_an_edited_topology_is_in_effect_within_a_poll() {
     world.rewrite(&[("east", east.bootstrap()), ("west", west.bootstrap())]);
     driver.until("west's split", |driver| driver.owner.len() == 2);
     assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+}
+
+#[test]
+fn f5_partitions_and_topics_appear_and_nothing_else_is_touched() {
+    let (east, west) = (KafkaCluster::shared("east").unwrap(), KafkaCluster::shared("west").unwrap());
+    let name = topic("grow");
+    east.create_topic(&name, 1).unwrap();
+    east.produce(&name, numbered("e", 0..50)).unwrap();
+    // West is said to hold the topic, and has none of this name yet.
+    let world = topology(&name, &[("east", east), ("west", west)]);
+    let mut driver = Driver::start(&world.source().start(Start::Latest), 1);
+    driver.until("east's split", |driver| driver.owner.len() == 1);
+    east.add_partitions(&name, 2).unwrap();
+    let added = numbered("n", 0..50).into_iter().map(|value| NewRecord::from(value).partition(1));
+    east.produce(&name, added).unwrap();
+    driver.until("the new partition's rows", |driver| driver.rows.len() == 50);
+    assert_each_once(&driver, numbered("n", 0..50));
+    west.create_topic(&name, 1).unwrap();
+    driver.until("west's split", |driver| driver.owner.len() == 3);
+    west.produce(&name, numbered("w", 0..50)).unwrap();
+    driver.until("west's rows", |driver| driver.count("west") == 50);
+    assert_eq!(driver.metric("kafka_connects_total", "east"), Some(1), "one consumer serves them all");
+    assert_eq!(driver.metric("kafka_outages_total", "west"), Some(0), "a topic that is missing is no outage");
 }
 
 #[test]

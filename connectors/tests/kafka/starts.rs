@@ -39,6 +39,13 @@ fn f11_each_cluster_starts_where_it_is_told() {
     assert_eq!(of("b/"), ["w-new"]);
     assert_eq!(of("c/"), numbered("e", 7..10));
     assert_eq!(of("d/"), [numbered("w", 4..10), vec!["w-new".to_string()]].concat());
+    for name in
+        ["kafka_outages_total", "kafka_returns_total", "kafka_bad_records_total", "kafka_offset_resets_total"]
+    {
+        for cluster in ["a", "b", "c", "d"] {
+            assert_eq!(driver.metric(name, cluster), Some(0), "{name} of {cluster} is there, and reads 0");
+        }
+    }
     driver.until("no lag", |driver| driver.metric("kafka_lag_records", "d") == Some(0));
     assert_eq!(driver.metric("kafka_records_total", "d"), Some(7));
 }
@@ -76,4 +83,44 @@ fn f11_a_gone_offset_fails_or_goes_on_as_told() {
         latest.turn_for(std::time::Duration::from_millis(100));
     }
     assert!(latest.values().iter().all(|value| value[2..].parse::<usize>().unwrap() >= 10));
+}
+
+#[test]
+fn f11_an_offset_that_retention_took_fails_or_goes_on_as_told_and_is_counted() {
+    let east = KafkaCluster::shared("east").unwrap();
+    let name = topic("retention");
+    east.create_topic(&name, 1).unwrap();
+    east.produce(&name, numbered("e", 0..10)).unwrap();
+    let world = topology(&name, &[("east", east)]);
+    let mut driver = Driver::start(&world.source(), 1);
+    driver.until("ten rows", |driver| driver.rows.len() == 10);
+    let checkpoint = driver.checkpoint();
+    drop(driver);
+    east.produce(&name, numbered("e", 10..100)).unwrap();
+    east.delete_records(&name, 0, 50).unwrap();
+
+    let mut failing = Driver::restore(&world.source(), 1, &checkpoint);
+    let error = failing.try_until("an error", |_| false).unwrap_err();
+    let gone = format!("offset 10 of east/{name}/0 is gone");
+    assert!(error.to_string().contains(&gone), "{error}");
+
+    let source = world.source().on_offset_gone(OnOffsetGone::Earliest);
+    let mut earliest = Driver::restore(&source, 1, &checkpoint);
+    earliest.until("what is left", |driver| driver.rows.len() == 50);
+    assert_each_once(&earliest, numbered("e", 50..100));
+    assert_eq!(earliest.metric("kafka_offset_resets_total", "east"), Some(1), "the gap is counted");
+
+    let source = world.source().on_offset_gone(OnOffsetGone::Latest);
+    let mut latest = Driver::restore(&source, 1, &checkpoint);
+    latest.until("the gap", |driver| driver.metric("kafka_offset_resets_total", "east") == Some(1));
+    let mut written = 100;
+    while latest.rows.is_empty() {
+        assert!(written < 400, "nothing new came");
+        east.produce(&name, numbered("e", written..written + 1)).unwrap();
+        written += 1;
+        latest.turn_for(std::time::Duration::from_millis(100));
+    }
+    assert!(latest.values().iter().all(|value| value[2..].parse::<usize>().unwrap() >= 100));
+    let next = latest.checkpoint().offset(&format!("east/{name}/0")).unwrap();
+    assert!(next > 100, "{next}");
 }

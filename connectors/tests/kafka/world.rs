@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use thalweg_connectors::format::Format;
 use thalweg_connectors::kafka::KafkaSource;
 use thalweg_testkit::KafkaCluster;
 
@@ -49,8 +50,13 @@ impl TopologyOnDisk {
 
     /// A source of the topic, with a quick discovery.
     pub fn source(&self) -> KafkaSource {
+        self.source_of(Text)
+    }
+
+    /// The same with a format of one's own, which has a column `value` or `payload`.
+    pub fn source_of(&self, format: impl Format + 'static) -> KafkaSource {
         KafkaSource::federated(&self.topic, &self.path)
-            .format(Text)
+            .format(format)
             .discovery(Duration::from_millis(300), Duration::from_millis(1500))
     }
 }
