@@ -122,6 +122,7 @@ impl Bench {
                 metrics: &registry.group(vec![]),
                 waker: &Waker::new(|| {}),
                 now: 0,
+                has_keyed_state: false,
             })
             .unwrap();
         Bench { operator, registry, checkpoints: 0 }

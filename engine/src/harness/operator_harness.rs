@@ -132,6 +132,7 @@ impl OperatorHarness {
             metrics: &metrics,
             waker: &instance.waker(),
             now: self.now,
+            has_keyed_state: false,
         };
         instance.operator.open(&mut cx).context(|| format!("open of subtask {subtask}"))?;
         self.instances.push(instance);
