@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ends;
 mod fenced;
 mod job;
+mod panics;
+mod rescaled;
 mod simulated;
 mod threaded;
+mod tidy;
+mod weather;
