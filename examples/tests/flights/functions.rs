@@ -246,7 +246,7 @@ fn changes_source() -> Changes {
     let values: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)));
     let ops: ArrayRef = Arc::new(Int8Array::from_iter_values(rows.iter().map(|row| row.1)));
     let batch = RecordBatch::try_from_iter([("value", values), (OP_COLUMN, ops)]).unwrap();
-    Changes(VecSource::new(batch.schema(), [batch]).dealt_to(2).unwrap().batch_rows(7))
+    Changes(VecSource::new(batch.schema(), [batch]).dealt_to(2).unwrap().batch_rows(1))
 }
 
 #[test]
