@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thalweg_engine::Result;
 use thalweg_engine::metrics::Counter;
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 
 use crate::sink::{Sink, SinkParts};
 
@@ -46,6 +46,10 @@ impl OperatorFactory for BlackHole {
 
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Hole { shared: self.clone(), own: BlackHole::default() }))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

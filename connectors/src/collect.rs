@@ -10,7 +10,7 @@ use thalweg_engine::graph::Uid;
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 use thalweg_engine::sink::{Committable, Committer};
 use thalweg_engine::{Error, Result};
 
@@ -103,6 +103,10 @@ impl OperatorFactory for CollectSink {
             sealed: 0,
             unconfirmed: Unconfirmed::default(),
         }))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

@@ -8,7 +8,7 @@ use thalweg_engine::checkpoint::CheckpointId;
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 use thalweg_engine::{Error, Result};
 
 use crate::format::{EncodedRows, Encoder, JsonEncoder};
@@ -69,6 +69,10 @@ impl OperatorFactory for PrintSink {
             encoder: JsonEncoder::new(),
             rows: EncodedRows::new(),
         }))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotTask};
 use crate::graph::Uid;
 use crate::metrics::MetricGroup;
-use crate::record::{Batch, EdgeSchema};
+use crate::record::{Batch, EdgeSchema, Mode};
 use crate::state::{KeyedState, KeyedStateSpec, RestoredState, StateBackend};
 use crate::time::{Micros, Watermark};
 use crate::{Error, Result};
@@ -59,6 +59,14 @@ pub trait Operator: Send {
     fn watermark(&mut self, watermark: Watermark, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let _ = (watermark, cx);
         Ok(Step::Done)
+    }
+
+    /// Whether a barrier may be taken while a watermark is being dealt with, between
+    /// [`Step::More`] and the next [`Operator::resume`]. The snapshot must then hold what is left to
+    /// do, and a watermark that comes after a restore, the same or a higher one, must find it there:
+    /// due windows and timers in state do. As Flink's interruptible timers (FLIP-443).
+    fn is_interruptible(&self) -> bool {
+        false
     }
 
     /// A processing time asked for with [`OperatorContext::wake_at`] has come, or the operator's
@@ -149,11 +157,18 @@ pub trait OperatorFactory: Send + Sync {
     fn create(&self) -> Result<Box<dyn Operator>>;
 
     /// The schemas of its outputs, main first. Called once when the job is built, with the
-    /// schemas of its inputs; the place to refuse a mode or a missing time column.
+    /// schemas of its inputs; the place to refuse a missing time column.
     ///
     /// # Errors
     /// A user error that names what does not fit.
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>>;
+
+    /// Whether it knows what rows of this mode mean on input `input`: of another one they would be
+    /// taken for what they are not. A job that sends it such rows is refused when it is built.
+    fn takes(&self, input: usize, mode: &Mode) -> bool {
+        let _ = input;
+        *mode == Mode::Append
+    }
 
     /// Whether the operator is keyed: its inputs carry key hashes and are partitioned by them.
     fn is_keyed(&self) -> bool {
@@ -224,9 +239,27 @@ pub struct OpenContext<'a> {
     pub waker: &'a Waker,
     /// The processing time now, in microseconds.
     pub now: Micros,
+    /// Whether the operator has opened its keyed state, of one kind or the other. Starts as `false`.
+    pub has_keyed_state: bool,
 }
 
 impl OpenContext<'_> {
+    /// Claims the right to open keyed state: an operator has one store, for a checkpoint does not
+    /// tell two apart.
+    ///
+    /// # Errors
+    /// An internal error that names the operator, when it has opened its keyed state before.
+    pub(crate) fn claim_keyed_state(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.has_keyed_state, true) {
+            return Err(Error::internal(format!(
+                "operator {} opens keyed state twice; an operator has either one keyed state or one \
+                 columnar state, so what needs both is two operators",
+                self.info.uid
+            )));
+        }
+        Ok(())
+    }
+
     /// Opens this operator's keyed state, restored.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::{Error, Result};
 
 /// The schema of the one input of a factory's node.
@@ -29,19 +29,6 @@ impl BoundInput {
     pub(crate) fn get(&self) -> Result<&EdgeSchema> {
         self.0.get().ok_or_else(|| Error::internal("an instance is made before its job was built"))
     }
-}
-
-/// Refuses an input that is not append.
-///
-/// # Errors
-/// A user error that names the mode.
-pub(crate) fn append_only(input: &EdgeSchema) -> Result<()> {
-    let mode = match &input.mode {
-        Mode::Append => return Ok(()),
-        Mode::Upsert(key) => format!("upsert by {}", key.join(", ")),
-        Mode::Retract => "retract".to_string(),
-    };
-    Err(Error::user(format!("it takes rows that are only added (append); the stream is {mode}")))
 }
 
 /// Refuses key columns that the input does not have.

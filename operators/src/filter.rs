@@ -38,6 +38,10 @@ impl OperatorFactory for Filter {
         Ok(Box::new(FilterOperator { condition: self.condition.clone(), planned: None }))
     }
 
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
+    }
+
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
         self.condition.plan_condition(&input.schema)?;

@@ -19,7 +19,7 @@ use thalweg_engine::state::columnar::{ColumnarSpec, ColumnarState, Touched};
 use thalweg_engine::{Error, Result};
 
 use crate::aggregate::{AggregateSet, AggregateSpec};
-use crate::bound_input::{BoundInput, append_only, key_in};
+use crate::bound_input::{BoundInput, key_in};
 
 /// Bytes of keys and states that an instance keeps in memory when the job does not say.
 pub const MEMORY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
@@ -94,7 +94,6 @@ impl OperatorFactory for KeyedAggregate {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        append_only(input)?;
         key_in(input, &self.key)?;
         let set = AggregateSet::bind(&self.aggregates, input, 0)?;
         let output = self.output(input, &set)?;

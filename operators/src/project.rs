@@ -124,6 +124,10 @@ impl OperatorFactory for Project {
         Ok(Box::new(ProjectOperator { project: self.clone(), plan: None }))
     }
 
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
+    }
+
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         if self.declared.is_none() {
             self.check_names()?;

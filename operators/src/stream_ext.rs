@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use thalweg_engine::graph::Stream;
-use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
 
@@ -189,15 +189,7 @@ fn differences(first: &EdgeSchema, other: &EdgeSchema) -> Vec<String> {
         ));
     }
     if first.mode != other.mode {
-        mistakes.push(format!("the mode is {}, in the first stream it is {}", mode(other), mode(first)));
+        mistakes.push(format!("the mode is {}, in the first stream it is {}", other.mode, first.mode));
     }
     mistakes
-}
-
-fn mode(edge: &EdgeSchema) -> &'static str {
-    match edge.mode {
-        Mode::Append => "append",
-        Mode::Upsert(_) => "upsert",
-        Mode::Retract => "retract",
-    }
 }

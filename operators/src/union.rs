@@ -2,7 +2,7 @@
 
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 
 /// Passes on what comes; the streams that feed its one input become one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,10 @@ impl OperatorFactory for Union {
 
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(*self))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

@@ -94,6 +94,31 @@ fn one_watermark_fires_many_timers_in_bounded_steps_and_in_time_order() {
 }
 
 #[test]
+fn a_barrier_in_the_middle_of_many_timers_divides_them() {
+    const USERS: i64 = 30_000;
+    let builder = process_harness(CountUntil::by(TimeDomain::Event), &["user"]).unwrap();
+    let mut harness = builder.open().unwrap();
+    harness.push(0, (0..USERS).map(|user| event(user, user % 7))).unwrap();
+    harness.begin_watermark(0, 1_000, 3).unwrap();
+    let before = harness.take_records::<Count>(0).unwrap();
+    let snapshot = harness.snapshot().unwrap();
+    harness.finish_watermark().unwrap();
+    let after = harness.take_records::<Count>(0).unwrap();
+    assert!(before.len() > 1_000 && after.len() > 1_000, "{} and {}", before.len(), after.len());
+    let whole = |after: Vec<Count>| {
+        let mut users: Vec<_> = before.iter().chain(&after).map(|row| row.user).collect();
+        users.sort();
+        assert_eq!(users, (0..USERS).collect::<Vec<_>>(), "each user's timer fires once");
+    };
+    whole(after);
+    for parallelism in [1, 3] {
+        let mut restored = builder.clone().parallelism(parallelism).restore(&snapshot).unwrap();
+        restored.end(0).unwrap();
+        whole(restored.take_records::<Count>(0).unwrap());
+    }
+}
+
+#[test]
 fn keys_side_by_side_and_apart_are_told_apart() {
     let function = CountUntil::by(TimeDomain::Event);
     let mut harness = process_harness(function, &["user"]).unwrap().parallelism(2).open().unwrap();

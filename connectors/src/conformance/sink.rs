@@ -170,6 +170,7 @@ impl SinkSuite<'_> {
             metrics: &MetricGroup::default(),
             waker: &Waker::new(|| ()),
             now: 0,
+            has_keyed_state: false,
         };
         operator.open(&mut cx)?;
         Ok(Instance { operator, uid: info.uid })

@@ -11,7 +11,7 @@ use thalweg_engine::metrics::Counter;
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 use thalweg_engine::state::key_encoding::{KeyEncoder, hash_key};
 use thalweg_engine::time::{Micros, Watermark};
 use thalweg_engine::{Error, Result};
@@ -98,6 +98,10 @@ impl OperatorFactory for Deduplicate {
 
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Dropper { config: self.clone(), open: None }))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

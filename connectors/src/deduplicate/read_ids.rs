@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringViewBuilder, UInt64Builder, cast
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use thalweg_engine::metrics::Counter;
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
-use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 use thalweg_engine::{Error, Result};
 
 use crate::record_id::RecordId;
@@ -44,6 +44,10 @@ impl OperatorFactory for ReadRecordIds {
 
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Reader { header: self.header.clone(), bad: Counter::default() }))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

@@ -8,7 +8,7 @@ use thalweg_engine::graph::Uid;
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
-use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::sink::Committable;
 use thalweg_engine::{Error, Result};
 
@@ -114,11 +114,7 @@ impl OperatorFactory for FileSink {
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
-        let input = single_input(inputs)?;
-        if input.mode != Mode::Append {
-            let mode = &input.mode;
-            return Err(Error::user(format!("a file sink takes rows that are only added, not {mode:?}")));
-        }
+        single_input(inputs)?;
         Ok(Vec::new())
     }
 

@@ -91,11 +91,13 @@ impl OperatorFactory for KafkaSink {
         }))
     }
 
+    /// Rows that are added or replaced, not taken back.
+    fn takes(&self, _input: usize, mode: &Mode) -> bool {
+        *mode != Mode::Retract
+    }
+
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        if input.mode == Mode::Retract {
-            return Err(Error::user("the Kafka sink takes rows that are added or replaced, not taken back"));
-        }
         RecordKeys::new(&input.schema, &self.key)?;
         Ok(Vec::new())
     }

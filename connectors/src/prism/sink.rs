@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorFactory, SubtaskInfo, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode};
-use thalweg_engine::{Error, Result};
 
 use super::at_least_once::AtLeastOnceWriter;
 use super::committer::PrismCommitter;
@@ -187,11 +187,13 @@ impl OperatorFactory for PrismSink {
         })
     }
 
+    /// Rows that are added or replaced, not taken back.
+    fn takes(&self, _input: usize, mode: &Mode) -> bool {
+        *mode != Mode::Retract
+    }
+
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        if input.mode == Mode::Retract {
-            return Err(Error::user("the Prism sink takes rows that are added or replaced, not taken back"));
-        }
         check_columns(&input.schema, &self.key, self.timestamp.as_deref())?;
         Ok(Vec::new())
     }

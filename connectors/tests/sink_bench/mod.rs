@@ -118,6 +118,7 @@ impl Bench {
             metrics: &registry.group(vec![]),
             waker: &Waker::new(|| {}),
             now: 0,
+            has_keyed_state: false,
         };
         operator.open(&mut cx).unwrap();
         Bench { operator, committer: parts.committer, storage, registry, checkpoints, _scratch: scratch }

@@ -18,6 +18,7 @@ mod manifest;
 mod memory;
 mod object_store;
 mod open;
+mod recording;
 mod restore;
 mod snapshot;
 mod storage;
@@ -27,7 +28,7 @@ pub mod upload;
 
 #[cfg(feature = "azure")]
 pub use azure::AzureBlobStorage;
-pub use collect::Collector;
+pub use collect::{Collector, ORPHAN_GRACE, Sweep};
 pub use fault::FaultyStorage;
 pub use id::CheckpointId;
 pub use layout::JobLayout;
@@ -36,6 +37,7 @@ pub use manifest::{MANIFEST_FORMAT, Manifest, OperatorState};
 pub use memory::MemoryStorage;
 pub use object_store::ObjectStoreStorage;
 pub use open::{StoreOptions, open};
+pub use recording::RecordingStorage;
 pub use restore::{Candidate, RestorePolicy, Selected, candidates, select};
 pub use snapshot::{FileHandle, KeyedHandle, SnapshotPart, SnapshotSite, SnapshotTask};
 pub use storage::{CheckpointStorage, ObjectInfo, PutOutcome};

@@ -80,6 +80,8 @@ pub enum Event {
         error: String,
         /// Whether another try can help.
         retryable: bool,
+        /// Another generation has taken the job over.
+        fenced: bool,
     },
     /// A task reports.
     Task(TaskId, FromTask),
@@ -92,7 +94,7 @@ pub enum Event {
         /// Its shared files, by content hash.
         known: Arc<BTreeMap<String, FileHandle>>,
     },
-    /// It does not.
+    /// It does not, and never will.
     PublishFailed {
         /// Which checkpoint.
         checkpoint: CheckpointId,
@@ -100,6 +102,13 @@ pub enum Event {
         error: String,
         /// Another generation has taken the job over.
         fenced: bool,
+    },
+    /// The store did not say whether it does. Answered with [`Action::Settle`] after a while.
+    PublishInDoubt {
+        /// Which checkpoint.
+        checkpoint: CheckpointId,
+        /// Why.
+        error: String,
     },
     /// The checkpoint's committables are committed, and the log says so.
     Committed(CheckpointId),
@@ -112,6 +121,8 @@ pub enum Event {
         /// Another generation has taken the job over.
         fenced: bool,
     },
+    /// The store is tidy, as far as could be.
+    Tidied,
     /// Take a last checkpoint and leave.
     Stop,
     /// Leave at once.
@@ -123,7 +134,8 @@ pub enum Event {
 /// What a coordinator wants done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
-    /// Read the newest checkpoint; answer with `Restored` or `RestoreFailed`.
+    /// Read the newest checkpoint, once it is known whether one in doubt is published; answer with
+    /// `Restored` or `RestoreFailed`.
     Restore,
     /// A file of this checkpoint is damaged: read an older one, if that is allowed.
     PassOver(CheckpointId, String),
@@ -134,10 +146,15 @@ pub enum Action {
     },
     /// Send to a task.
     ToTask(TaskId, ToTask),
-    /// Write the manifest and the log entry.
+    /// Write the manifest and the log entry; answer with `Published`, `PublishFailed` or
+    /// `PublishInDoubt`.
     Publish(Box<CheckpointContent>),
+    /// Find out about the log entry, or write it again; answer as to `Publish`.
+    Settle(CheckpointId),
     /// Commit, then log it.
     Commit(CheckpointId, Vec<Committable>),
+    /// No task runs any more, all is committed: delete what nobody needs; answer with `Tidied`.
+    Tidy,
     /// The job is over.
     Finish(Outcome),
 }

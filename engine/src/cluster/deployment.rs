@@ -254,6 +254,7 @@ impl Opening<'_> {
             metrics: &metrics,
             waker: &waker,
             now: environment.clock.now(),
+            has_keyed_state: false,
         };
         operator.open(&mut cx).context(|| format!("operator {}", node.uid))?;
         Ok(ChainLink {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::coordinator::Coordinator;
 use super::decision::{Action, CheckpointContent, Event, Outcome};
 use super::deployment::{Deployment, roles};
-use super::job_store::{JobStore, RestoredCheckpoint};
+use super::job_store::{JobStore, Publication, RestoredCheckpoint};
 use super::{FromTask, JobConfig, SourceRole, TaskId};
 use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest};
 use crate::graph::{Graph, NodeKind, Plan, Uid};
@@ -199,7 +199,8 @@ impl JobDriver {
         let now = self.environment.clock.now();
         if !std::mem::replace(&mut self.started, true) {
             let store = self.store.clone();
-            self.background("claim", move || DriverEvent::Claimed(store.claim()));
+            let claim = move || DriverEvent::Claimed(store.claim(now));
+            self.background("claim", claim, |error| DriverEvent::Claimed(Err(error)));
             return DriverPoll::Ready;
         }
         let event = self.inbox.events.lock().pop_front();
@@ -247,8 +248,8 @@ impl JobDriver {
                 }
             }
             DriverEvent::Read(Err(error)) => {
-                let retryable = error.is_retryable();
-                self.coordinate(now, Event::RestoreFailed { error: error.to_string(), retryable });
+                let (retryable, fenced) = (error.is_retryable(), self.store.is_fenced());
+                self.coordinate(now, Event::RestoreFailed { error: error.to_string(), retryable, fenced });
             }
             DriverEvent::Looked(uid, found) => {
                 if let Some(look) = self.looks.get_mut(&uid) {
@@ -289,10 +290,12 @@ impl JobDriver {
         let any = !due.is_empty();
         for (uid, discovery) in due {
             let name = format!("discovery {uid}");
-            self.background(&name, move || {
+            let looked = uid.clone();
+            let look = move || {
                 let found = discovery.lock().poll();
                 DriverEvent::Looked(uid, found)
-            });
+            };
+            self.background(&name, look, |error| DriverEvent::Looked(looked, Err(error)));
         }
         any
     }
@@ -308,6 +311,15 @@ impl JobDriver {
                 self.metrics.checkpoints_failed.add(1);
             }
             _ => {}
+        }
+        // Whoever wrote it and however late: a task of an attempt that is gone too.
+        if let Event::Task(
+            _,
+            FromTask::Acknowledged { checkpoint, written, .. }
+            | FromTask::Declined { checkpoint, written, .. },
+        ) = &event
+        {
+            self.store.wrote(*checkpoint, written.clone());
         }
         let Some(coordinator) = &mut self.coordinator else {
             // Stop or abandon before the job was claimed.
@@ -327,7 +339,8 @@ impl JobDriver {
         match action {
             Action::Restore => {
                 let store = self.store.clone();
-                self.background("restore", move || DriverEvent::Read(store.read_newest()));
+                let read = move || DriverEvent::Read(store.read_newest());
+                self.background("restore", read, |error| DriverEvent::Read(Err(error)));
             }
             Action::PassOver(checkpoint, why) => self.store.mark_damaged(checkpoint, why),
             Action::Deploy { attempt } => self.deploy(attempt),
@@ -337,6 +350,8 @@ impl JobDriver {
                 }
             }
             Action::Publish(content) => self.publish(*content),
+            Action::Settle(checkpoint) => self.settle(checkpoint),
+            Action::Tidy => self.tidy(),
             Action::Commit(checkpoint, committables) => self.commit(checkpoint, committables),
             Action::Finish(outcome) => {
                 self.over.store(true, Ordering::Release);
@@ -374,14 +389,38 @@ impl JobDriver {
         let store = self.store.clone();
         let parallelism = self.parallelism();
         let checkpoint = content.checkpoint;
-        self.background(&format!("publish {checkpoint}"), move || {
-            DriverEvent::Coordinator(match store.publish(content, parallelism) {
-                Ok(known) => Event::Published { checkpoint, known },
-                Err(error) => {
-                    Event::PublishFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
-                }
-            })
+        let publish = move || {
+            let publication = store.publish(content, parallelism);
+            published(&store, checkpoint, publication)
+        };
+        let store = self.store.clone();
+        self.background(&format!("publish {checkpoint}"), publish, move |error| {
+            published(&store, checkpoint, Publication::Failed(error))
         });
+    }
+
+    fn settle(&mut self, checkpoint: CheckpointId) {
+        let store = self.store.clone();
+        let settle = move || {
+            let publication = store.settle().unwrap_or_else(|| {
+                Publication::Failed(Error::internal(format!("checkpoint {checkpoint} is not in doubt")))
+            });
+            published(&store, checkpoint, publication)
+        };
+        let store = self.store.clone();
+        self.background(&format!("settle {checkpoint}"), settle, move |error| {
+            published(&store, checkpoint, Publication::Failed(error))
+        });
+    }
+
+    fn tidy(&mut self) {
+        let (store, now) = (self.store.clone(), self.environment.clock.now());
+        let tidied = || DriverEvent::Coordinator(Event::Tidied);
+        let tidy = move || {
+            store.tidy(now);
+            tidied()
+        };
+        self.background("tidy", tidy, move |_| tidied());
     }
 
     fn parallelism(&self) -> BTreeMap<Uid, u32> {
@@ -393,24 +432,50 @@ impl JobDriver {
     fn commit(&mut self, checkpoint: CheckpointId, committables: Vec<Committable>) {
         let store = self.store.clone();
         let committers = self.committers.clone();
+        let now = self.environment.clock.now();
         let (over, storage) = (self.over.clone(), self.environment.storage.clone());
-        self.background(&format!("commit {checkpoint}"), move || {
+        let commit = move || {
             let committed =
                 commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
-                    .and_then(|()| store.committed(checkpoint));
+                    .and_then(|()| store.committed(checkpoint, now));
             DriverEvent::Coordinator(match committed {
                 Ok(()) => Event::Committed(checkpoint),
                 Err(error) => {
                     Event::CommitFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
                 }
             })
+        };
+        self.background(&format!("commit {checkpoint}"), commit, move |error| {
+            DriverEvent::Coordinator(Event::CommitFailed {
+                checkpoint,
+                fenced: false,
+                error: error.to_string(),
+            })
         });
     }
 
-    fn background(&self, name: &str, job: impl FnOnce() -> DriverEvent + Send + 'static) {
-        let inbox = self.inbox.clone();
-        self.environment.background.spawn(name, Box::new(move || inbox.send(job())));
+    /// Runs `job` in the background; what it answers is heard, or what `on_panic` makes of its panic.
+    fn background(
+        &self,
+        name: &str,
+        job: impl FnOnce() -> DriverEvent + Send + 'static,
+        on_panic: impl FnOnce(Error) -> DriverEvent + Send + 'static,
+    ) {
+        let (inbox, after_panic) = (self.inbox.clone(), self.inbox.clone());
+        let job = move || inbox.send(job());
+        let on_panic = move |panic: String| after_panic.send(on_panic(Error::internal(panic)));
+        self.environment.background.spawn(name, Box::new(job), Box::new(on_panic));
     }
+}
+
+fn published(store: &JobStore, checkpoint: CheckpointId, publication: Publication) -> DriverEvent {
+    DriverEvent::Coordinator(match publication {
+        Publication::Done(known) => Event::Published { checkpoint, known },
+        Publication::Failed(error) => {
+            Event::PublishFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
+        }
+        Publication::InDoubt(error) => Event::PublishInDoubt { checkpoint, error: error.to_string() },
+    })
 }
 
 fn commit_all(

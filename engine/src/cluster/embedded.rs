@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{CoordinatorConfig, Outcome};
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
-use crate::checkpoint::CheckpointStorage;
+use crate::checkpoint::{CheckpointStorage, ORPHAN_GRACE};
 use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
 use crate::runtime::{ChannelBounds, SystemClock, ThreadedBackground, ThreadedRunner};
 use crate::state::StateBackend;
+use crate::time::Micros;
 use crate::{Error, Result};
 
 /// What a job is, beside its graph.
@@ -31,10 +32,14 @@ pub struct JobConfig {
     pub checkpoints_retained: u32,
     /// Whether an older checkpoint may be used when the newest is damaged.
     pub use_older_when_damaged: bool,
+    /// How long after the start files that earlier runs left behind are not deleted: time for one
+    /// of them that still runs to find out that it is fenced. Microseconds.
+    pub orphan_grace: Micros,
 }
 
 impl JobConfig {
-    /// Parallelism 1, 128 key groups, a checkpoint every 10 s, two retained.
+    /// Parallelism 1, 128 key groups, a checkpoint every 10 s, two retained, orphans left alone for
+    /// ten minutes.
     pub fn new(name: &str) -> JobConfig {
         JobConfig {
             name: name.to_string(),
@@ -43,6 +48,7 @@ impl JobConfig {
             coordinator: CoordinatorConfig::default(),
             checkpoints_retained: 2,
             use_older_when_damaged: false,
+            orphan_grace: ORPHAN_GRACE,
         }
     }
 }

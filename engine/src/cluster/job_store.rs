@@ -9,12 +9,28 @@ use parking_lot::Mutex;
 
 use super::JobConfig;
 use super::decision::{CheckpointContent, RestoredJob};
-use crate::checkpoint::collect::Collector;
 use crate::checkpoint::log::{JobLog, LogView, fresh_nonce};
-use crate::checkpoint::{CheckpointId, CheckpointStorage, FileHandle, JobLayout, Manifest};
-use crate::checkpoint::{RestorePolicy, select};
+use crate::checkpoint::{
+    CheckpointId, CheckpointStorage, Collector, FileHandle, JobLayout, Manifest, RestorePolicy, Sweep, select,
+};
 use crate::graph::Uid;
+use crate::time::Micros;
 use crate::{Error, Result};
+
+/// Deletions that fail one after the other before a round of them is given up: the store is away.
+const DELETE_FAILURES_IN_ROW_MAX: usize = 3;
+/// How often a job that is over tries to leave its store tidy.
+const TIDY_TRIES: usize = 8;
+
+/// What became of a checkpoint that was to be entered into the log.
+pub(super) enum Publication {
+    /// It stands there; these are its shared files, by content hash.
+    Done(Arc<BTreeMap<String, FileHandle>>),
+    /// It does not, and never will.
+    Failed(Error),
+    /// Nobody knows yet; [`JobStore::settle`] finds out.
+    InDoubt(Error),
+}
 
 /// What a restore read.
 pub(super) struct RestoredCheckpoint {
@@ -37,6 +53,12 @@ pub(super) struct JobStore {
     damage: Mutex<Option<String>>,
     log: Mutex<Option<JobLog>>,
     collector: Mutex<Collector>,
+    /// The manifest of the checkpoint whose publication is in doubt.
+    in_doubt: Mutex<Option<Manifest>>,
+    orphan_grace: Micros,
+    claimed_at: Mutex<Micros>,
+    /// What lower generations left is deleted.
+    is_swept: Mutex<bool>,
 }
 
 impl JobStore {
@@ -59,6 +81,10 @@ impl JobStore {
             damage: Mutex::default(),
             log: Mutex::new(None),
             collector: Mutex::default(),
+            in_doubt: Mutex::default(),
+            orphan_grace: config.orphan_grace,
+            claimed_at: Mutex::new(Micros::MAX),
+            is_swept: Mutex::new(false),
         })
     }
 
@@ -70,11 +96,12 @@ impl JobStore {
         self.log.lock().as_ref().is_some_and(JobLog::is_fenced)
     }
 
-    /// Claims the next generation.
-    pub fn claim(&self) -> Result<u64> {
+    /// Claims the next generation; it is `now`.
+    pub fn claim(&self, now: Micros) -> Result<u64> {
         let log = JobLog::claim(self.storage.clone(), self.layout.clone(), fresh_nonce())?;
         let generation = log.generation();
         *self.log.lock() = Some(log);
+        *self.claimed_at.lock() = now;
         Ok(generation)
     }
 
@@ -91,6 +118,9 @@ impl JobStore {
 
     /// Reads the newest checkpoint that can be used.
     pub fn read_newest(&self) -> Result<RestoredCheckpoint> {
+        if let Some(Publication::InDoubt(error)) = self.settle() {
+            return Err(error);
+        }
         let view = self.with_log(|log| Ok(log.view().clone()))?;
         let policy = self.policy.lock().clone();
         let selected = select(self.storage.as_ref(), &self.layout, &view, &policy);
@@ -106,6 +136,7 @@ impl JobStore {
             tracing::warn!(job = self.job, "{warning}");
         }
         self.hold_published(&view)?;
+        self.collector.lock().build_on(selected.manifest.checkpoint);
         Ok(self.restored(&view, selected.manifest))
     }
 
@@ -115,7 +146,7 @@ impl JobStore {
             match Manifest::read(self.storage.as_ref(), &self.layout, checkpoint) {
                 Ok(manifest) => self.collector.lock().retain(checkpoint, manifest.names(&self.layout)),
                 Err(error) if error.is_retryable() => return Err(error),
-                // Damaged: nothing that it may name is known to be unneeded, so nothing of it is deleted.
+                // Damaged: what it names is not known, so its files stay until the log lets it go.
                 Err(error) => tracing::warn!(job = self.job, %error, "a published checkpoint cannot be read"),
             }
         }
@@ -141,13 +172,30 @@ impl JobStore {
         RestoredCheckpoint { job, manifest: Some(Arc::new(manifest)) }
     }
 
-    /// Writes the manifest, then the log entry; then retires what is too old. Returns the shared
-    /// files that the next checkpoint may refer to.
-    pub fn publish(
-        &self,
-        content: CheckpointContent,
-        parallelism: BTreeMap<Uid, u32>,
-    ) -> Result<Arc<BTreeMap<String, FileHandle>>> {
+    /// A task wrote these objects for a checkpoint.
+    pub fn wrote(&self, checkpoint: CheckpointId, names: Vec<String>) {
+        self.collector.lock().wrote(checkpoint, names);
+    }
+
+    /// Writes the manifest, then the log entry.
+    pub fn publish(&self, content: CheckpointContent, parallelism: BTreeMap<Uid, u32>) -> Publication {
+        let manifest = self.manifest(content, parallelism);
+        let path = self.layout.manifest(manifest.checkpoint);
+        self.collector.lock().wrote(manifest.checkpoint, [path]);
+        match manifest.write(self.storage.as_ref(), &self.layout) {
+            Ok(()) => self.enter(manifest),
+            Err(error) => Publication::Failed(error),
+        }
+    }
+
+    /// Finds out about the publication in doubt: reads its slot back, and writes the entry again
+    /// where it is not there. `None`: there is no doubt.
+    pub fn settle(&self) -> Option<Publication> {
+        let manifest = self.in_doubt.lock().take()?;
+        Some(self.enter(manifest))
+    }
+
+    fn manifest(&self, content: CheckpointContent, parallelism: BTreeMap<Uid, u32>) -> Manifest {
         let mut manifest =
             Manifest::new(&self.job, content.checkpoint, self.fingerprint, self.max_parallelism);
         for (uid, parallelism) in &parallelism {
@@ -163,40 +211,102 @@ impl JobStore {
         for (uid, state) in content.enumerators {
             manifest.add_enumerator(&uid, state);
         }
-        manifest.write(self.storage.as_ref(), &self.layout)?;
-        self.with_log(|log| log.publish(content.checkpoint))?;
-        let known = Arc::new(manifest.shared_files(&self.layout));
-        self.collector.lock().retain(content.checkpoint, manifest.names(&self.layout));
-        Ok(known)
+        manifest
+    }
+
+    /// Enters a checkpoint whose manifest is written into the log.
+    fn enter(&self, manifest: Manifest) -> Publication {
+        let entered = self.with_log(|log| {
+            log.publish(manifest.checkpoint)?;
+            self.collector.lock().publish(manifest.checkpoint, manifest.names(&self.layout));
+            Ok(())
+        });
+        match entered {
+            Ok(()) => Publication::Done(Arc::new(manifest.shared_files(&self.layout))),
+            Err(error) if error.is_retryable() => {
+                *self.in_doubt.lock() = Some(manifest);
+                Publication::InDoubt(error)
+            }
+            Err(error) => Publication::Failed(error),
+        }
     }
 
     /// Records that a checkpoint and those before it are committed, and collects what nobody
-    /// needs any more.
-    pub fn committed(&self, checkpoint: CheckpointId) -> Result<()> {
+    /// needs any more. It is `now`.
+    pub fn committed(&self, checkpoint: CheckpointId, now: Micros) -> Result<()> {
         self.with_log(|log| log.committed(checkpoint))?;
-        if let Err(error) = self.collect() {
+        if let Err(error) = self.collect().and_then(|()| self.sweep(now, false)) {
             tracing::warn!(job = self.job, %error, "cannot collect old checkpoints; tried again after the next one");
         }
         Ok(())
     }
 
-    /// Retires what is too old and deletes what only that needed. A name whose deletion failed is
-    /// tried again with the next checkpoint.
-    fn collect(&self) -> Result<()> {
-        let retired = self.with_log(|log| {
-            let retired = log.view().retirable(self.retained);
-            log.retire(&retired)?;
-            Ok(retired)
-        })?;
-        let names = {
-            let mut collector = self.collector.lock();
-            retired.into_iter().for_each(|checkpoint| collector.retire(checkpoint));
-            collector.collectable()
-        };
-        for name in names {
-            self.storage.delete(&name)?;
-            self.collector.lock().deleted(&name);
+    /// The job is over and every task gone: deletes what no retained checkpoint names. It is `now`.
+    pub fn tidy(&self, now: Micros) {
+        for _ in 0..TIDY_TRIES {
+            match self.collect().and_then(|()| self.sweep(now, true)) {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(job = self.job, %error, "cannot leave the store tidy"),
+            }
+            if self.is_fenced() {
+                return;
+            }
         }
+    }
+
+    /// Retires what is too old and deletes what only that needed, or what nothing came of. A name
+    /// whose deletion failed is tried again with the next checkpoint.
+    fn collect(&self) -> Result<()> {
+        self.with_log(|log| {
+            let retirable = self.collector.lock().retirable(log.view(), self.retained);
+            let retired = log.retire(&retirable);
+            // What the log says counts; an earlier entry in doubt may stand in it after all.
+            self.collector.lock().follow(log.view());
+            retired
+        })?;
+        let names = self.collector.lock().collectable();
+        self.delete_all(names, |name| self.collector.lock().deleted(name))
+    }
+
+    /// Deletes what lower generations left behind, once, and at the job's end what its own did.
+    fn sweep(&self, now: Micros, job_over: bool) -> Result<()> {
+        let claimed_at = *self.claimed_at.lock();
+        let generation = self.with_log(|log| Ok(log.generation()))?;
+        let sweep = Sweep::new(generation, claimed_at, now, self.orphan_grace, job_over);
+        if !sweep.is_due() || (*self.is_swept.lock() && !job_over) {
+            return Ok(());
+        }
+        let mut listed = self.storage.list(&self.layout.shared_directory())?;
+        listed.extend(self.storage.list(&self.layout.checkpoints_directory())?);
+        let orphans =
+            self.with_log(|log| Ok(self.collector.lock().orphans(&self.layout, log.view(), sweep, &listed)))?;
+        let Some(orphans) = orphans else { return Ok(()) };
+        let count = orphans.len();
+        self.delete_all(orphans, |_| {})?;
+        *self.is_swept.lock() |= sweep.grace_over;
+        tracing::info!(job = self.job, count, "deleted what nobody names");
         Ok(())
+    }
+
+    /// Deletes every one that can be; the error is the last one's that could not.
+    fn delete_all(&self, names: Vec<String>, deleted: impl Fn(&str)) -> Result<()> {
+        let mut last_error = None;
+        let mut failures_in_row = 0;
+        for name in names {
+            match self.storage.delete(&name) {
+                Ok(()) => {
+                    failures_in_row = 0;
+                    deleted(&name);
+                }
+                Err(error) => {
+                    failures_in_row += 1;
+                    last_error = Some(error);
+                    if failures_in_row == DELETE_FAILURES_IN_ROW_MAX {
+                        break;
+                    }
+                }
+            }
+        }
+        last_error.map_or(Ok(()), Err)
     }
 }

@@ -73,6 +73,8 @@ pub enum FromTask {
         released: Vec<(Uid, SplitState)>,
         /// Whether the task had reached the end of its data.
         finished: bool,
+        /// The objects that it wrote into the store for this checkpoint.
+        written: Vec<String>,
     },
     /// Its part of a checkpoint could not be made.
     Declined {
@@ -80,6 +82,8 @@ pub enum FromTask {
         checkpoint: CheckpointId,
         /// Why.
         reason: String,
+        /// The objects that it wrote into the store all the same, or tried to.
+        written: Vec<String>,
     },
     /// The task has seen the end of all its data.
     DataEnded,

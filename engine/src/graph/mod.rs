@@ -6,6 +6,8 @@ mod expression;
 mod logical;
 mod plan;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod uid;
 
 pub use expression::Expression;

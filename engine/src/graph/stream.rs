@@ -135,9 +135,18 @@ impl Environment {
         let schema = outputs.first().cloned();
         let keyed = factory.is_keyed();
         let name = factory.name();
+        let streams = inputs.iter().enumerate().flat_map(|(input, (streams, _))| {
+            streams.iter().filter_map(move |stream| Some((input, &stream.schema.as_ref()?.mode)))
+        });
+        let refused: Vec<Error> = streams
+            .filter(|(input, mode)| !factory.takes(*input, mode))
+            .map(|(_, mode)| {
+                Error::user(format!("{name} does not know what to do with a stream that is {mode}"))
+            })
+            .collect();
         let node = self.add_node(&name, NodeKind::Operator { factory, committer }, outputs, inputs.len());
-        if let Some(error) = error {
-            self.report(node, &error);
+        for error in refused.iter().chain(&error) {
+            self.report(node, error);
         }
         for (input, (streams, partitioner)) in inputs.iter().enumerate() {
             for stream in *streams {

@@ -49,9 +49,26 @@ impl Instance {
         now: Micros,
         event: impl FnOnce(&mut dyn Operator, &mut OperatorContext<'_>) -> Result<Step>,
     ) -> Result<Effects> {
+        match self.steps(outputs, watermark, now, Some(event), STEPS_MAX)? {
+            (effects, Step::Done) => Ok(effects),
+            (_, Step::More) => {
+                Err(Error::internal(format!("the operator is not done after {STEPS_MAX} steps")))
+            }
+        }
+    }
+
+    /// Gives the operator an event, or lets it go on with the last one, for at most so many steps
+    /// (at least one). Answers with what the last step answered.
+    pub fn steps(
+        &mut self,
+        outputs: &[EdgeSchema],
+        watermark: Watermark,
+        now: Micros,
+        mut event: Option<impl FnOnce(&mut dyn Operator, &mut OperatorContext<'_>) -> Result<Step>>,
+        steps_max: usize,
+    ) -> Result<(Effects, Step)> {
         let mut effects = Effects::default();
-        let mut event = Some(event);
-        for _ in 0..STEPS_MAX {
+        for _ in 0..steps_max {
             let first = effects.batches.len();
             let mut cx = OperatorContext::new(&mut effects.batches, &mut self.wake_at, watermark, now);
             let step = match event.take() {
@@ -63,10 +80,10 @@ impl Instance {
             let rows = emitted.iter().map(|(_, batch)| batch.row_count()).sum();
             effects.step_rows_max = effects.step_rows_max.max(rows);
             if step == Step::Done {
-                return Ok(effects);
+                return Ok((effects, step));
             }
         }
-        Err(Error::internal(format!("the operator is not done after {STEPS_MAX} steps")))
+        Ok((effects, Step::More))
     }
 }
 

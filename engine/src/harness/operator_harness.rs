@@ -54,6 +54,8 @@ pub struct OperatorHarness {
     generation: u64,
     checkpoints: u64,
     metrics: Registry,
+    /// See [`OperatorHarness::begin_watermark`]: the instances that are not done with it.
+    firing: Option<(Watermark, Vec<usize>)>,
 }
 
 impl OperatorHarness {
@@ -91,6 +93,7 @@ impl OperatorHarness {
             generation: snapshot.map_or(1, |snapshot| snapshot.manifest.checkpoint.generation + 1),
             checkpoints: snapshot.map_or(0, |snapshot| snapshot.manifest.checkpoint.number),
             metrics: Registry::default(),
+            firing: None,
             site,
         };
         for subtask in 0..harness.site.parallelism {
@@ -132,6 +135,7 @@ impl OperatorHarness {
             metrics: &metrics,
             waker: &instance.waker(),
             now: self.now,
+            has_keyed_state: false,
         };
         instance.operator.open(&mut cx).context(|| format!("open of subtask {subtask}"))?;
         self.instances.push(instance);
@@ -187,6 +191,44 @@ impl OperatorHarness {
         self.forward(combined)
     }
 
+    /// Raises an input's watermark, but lets each instance make only so many steps for it: a
+    /// snapshot may be taken in the middle, if the operator says so
+    /// ([`Operator::is_interruptible`]). [`OperatorHarness::finish_watermark`] goes on.
+    ///
+    /// # Errors
+    /// What the operator fails with; a user error when the watermark does not rise.
+    pub fn begin_watermark(&mut self, input: usize, to: impl Into<Micros>, steps: usize) -> Result<()> {
+        self.open_input(input)?;
+        let risen = self.watermarks.update(input, Watermark(to.into()));
+        let watermark = risen.ok_or_else(|| Error::user("the watermark does not rise"))?;
+        let mut unfinished = Vec::new();
+        for (index, instance) in self.instances.iter_mut().enumerate() {
+            let fire =
+                |operator: &mut dyn Operator, cx: &mut OperatorContext<'_>| operator.watermark(watermark, cx);
+            let (effects, step) = instance.steps(&self.outputs, watermark, self.now, Some(fire), steps)?;
+            for (output, batch) in effects.batches {
+                self.emitted.entry(output).or_default().push(Emitted::Batch(batch));
+            }
+            if step == Step::More {
+                unfinished.push(index);
+            }
+        }
+        self.firing = Some((watermark, unfinished));
+        Ok(())
+    }
+
+    /// Lets the operator finish what [`OperatorHarness::begin_watermark`] began.
+    ///
+    /// # Errors
+    /// What the operator fails with.
+    pub fn finish_watermark(&mut self) -> Result<()> {
+        let Some((watermark, unfinished)) = self.firing.take() else { return Ok(()) };
+        for instance in unfinished {
+            self.drive(instance, |operator, cx| operator.resume(cx))?;
+        }
+        self.emit_watermark(watermark)
+    }
+
     /// Makes an input idle (`false`) or active again.
     ///
     /// # Errors
@@ -204,6 +246,10 @@ impl OperatorHarness {
         for instance in 0..self.instances.len() {
             self.drive(instance, |operator, cx| operator.watermark(watermark, cx))?;
         }
+        self.emit_watermark(watermark)
+    }
+
+    fn emit_watermark(&mut self, watermark: Watermark) -> Result<()> {
         for output in 0..self.outputs.len() {
             let emitted = self.emitted.entry(OutputIndex(output as u16)).or_default();
             emitted.push(Emitted::Watermark(watermark));
@@ -299,8 +345,13 @@ impl OperatorHarness {
     /// Puts a barrier through the operator. Rows may follow before the snapshot is completed.
     ///
     /// # Errors
-    /// What the operator fails with.
+    /// What the operator fails with; an internal error in the middle of a watermark when the
+    /// operator does not take a barrier there.
     pub fn begin_snapshot(&mut self) -> Result<PendingSnapshot> {
+        let mut instances = self.instances.iter();
+        if self.firing.is_some() && !instances.all(|instance| instance.operator.is_interruptible()) {
+            return Err(Error::internal("the operator takes no barrier in the middle of a watermark"));
+        }
         self.checkpoints += 1;
         let checkpoint = CheckpointId { generation: self.generation, number: self.checkpoints };
         let instances = self.instances.iter_mut().map(|instance| instance.operator.snapshot(checkpoint));
@@ -352,6 +403,7 @@ impl OperatorHarness {
 
     fn open_input(&self, input: usize) -> Result<&HarnessInput> {
         match self.inputs.get(input) {
+            Some(_) if self.firing.is_some() => Err(Error::user("a watermark is not finished")),
             Some(_) if self.ended[input] => Err(Error::user(format!("input {input} has ended"))),
             Some(open) => Ok(open),
             None => Err(Error::user(format!("there is no input {input}"))),

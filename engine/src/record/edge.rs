@@ -27,6 +27,16 @@ pub enum Mode {
     Retract,
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Mode::Append => f.write_str("append"),
+            Mode::Upsert(key) => write!(f, "upsert by {}", key.join(", ")),
+            Mode::Retract => f.write_str("retract"),
+        }
+    }
+}
+
 /// The promise of an edge, checked when a job is built.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeSchema {

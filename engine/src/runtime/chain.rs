@@ -46,7 +46,14 @@ enum Work {
     EndOfData { link: usize, input: usize },
     ForwardEndOfData { link: usize },
     Wake { link: usize },
-    Resume { link: usize },
+    Resume { link: usize, cause: Cause },
+}
+
+/// What an operator is resumed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Watermark,
+    Other,
 }
 
 /// The operators of one task.
@@ -94,6 +101,20 @@ impl Chain {
     /// Whether an operator has no room for more rows.
     pub fn is_full(&self) -> bool {
         self.links.iter().any(|link| link.operator.is_full())
+    }
+
+    /// Whether operators are firing for a watermark and nothing else is left: a barrier may be
+    /// taken now, ahead of the rest and of the watermark, if they all say so.
+    pub fn is_interruptible(&self) -> bool {
+        let mut is_firing = false;
+        self.work.iter().all(|work| match work {
+            Work::Watermark { .. } | Work::ForwardWatermark { .. } => true,
+            Work::Resume { link, cause: Cause::Watermark } => {
+                is_firing = true;
+                self.links[*link].operator.is_interruptible()
+            }
+            _ => false,
+        }) && is_firing
     }
 
     /// Gives a batch to the head operator.
@@ -194,27 +215,35 @@ impl Chain {
             }
             Work::Process { link, input, batch } => {
                 self.links[link].rows_in.add(batch.row_count() as u64);
-                self.call(link, now, edges, |operator, cx| operator.process(input, batch, cx))
+                self.call(link, Cause::Other, now, edges, |operator, cx| operator.process(input, batch, cx))
             }
             Work::Watermark { link, watermark } => {
                 self.watermarks[link] = watermark;
                 self.work.push(Work::ForwardWatermark { link, watermark });
-                self.call(link, now, edges, |operator, cx| operator.watermark(watermark, cx))
+                let fire = |operator: &mut dyn Operator, cx: &mut OperatorContext<'_>| {
+                    operator.watermark(watermark, cx)
+                };
+                self.call(link, Cause::Watermark, now, edges, fire)
             }
             Work::EndOfData { link, input } => {
                 if link > 0 || self.open_inputs == 0 {
                     self.work.push(Work::ForwardEndOfData { link });
                 }
-                self.call(link, now, edges, |operator, cx| operator.end_of_data(input, cx))
+                self.call(link, Cause::Other, now, edges, |operator, cx| operator.end_of_data(input, cx))
             }
-            Work::Wake { link } => self.call(link, now, edges, |operator, cx| operator.wake(cx)),
-            Work::Resume { link } => self.call(link, now, edges, |operator, cx| operator.resume(cx)),
+            Work::Wake { link } => {
+                self.call(link, Cause::Other, now, edges, |operator, cx| operator.wake(cx))
+            }
+            Work::Resume { link, cause } => {
+                self.call(link, cause, now, edges, |operator, cx| operator.resume(cx))
+            }
         }
     }
 
     fn call(
         &mut self,
         index: usize,
+        cause: Cause,
         now: Micros,
         edges: &mut [EdgeWriter],
         event: impl FnOnce(&mut dyn Operator, &mut OperatorContext<'_>) -> Result<Step>,
@@ -226,7 +255,7 @@ impl Chain {
         let step = event(link.operator.as_mut(), &mut cx)
             .context(|| format!("operator {} ({})", link.uid, link.name))?;
         if step == Step::More {
-            self.work.push(Work::Resume { link: index });
+            self.work.push(Work::Resume { link: index, cause });
         }
         let first = self.work.len();
         for (output, batch) in emitted.drain(..) {

@@ -124,6 +124,15 @@ impl Channel {
         Some(element)
     }
 
+    /// Takes the next element, unless it is a batch.
+    pub fn try_receive_control(&self) -> Option<Element> {
+        let mut queue = self.queue.lock();
+        if matches!(queue.elements.front(), Some(Element::Batch(_))) {
+            return None;
+        }
+        queue.elements.pop_front()
+    }
+
     /// Takes the batches at the front, as many as fit into `rows_max` rows beside the first.
     /// Empty when the front is not a batch.
     pub fn take_batches(&self, rows_max: usize, into: &mut Vec<Batch>) {

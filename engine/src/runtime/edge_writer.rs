@@ -253,3 +253,7 @@ impl Target {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "edge_writer_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 //! checkpoint, or the news that it was aborted, ends an alignment. (Carbone et al., "Lightweight
 //! Asynchronous Snapshots for Distributed Dataflows", 2015.)
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::channel::TARGET_ROWS;
@@ -54,6 +55,8 @@ pub struct InputGate {
     settled: Option<CheckpointId>,
     next: usize,
     joined: Vec<Batch>,
+    /// What [`InputGate::next_barrier`] has taken on its way.
+    passed: VecDeque<GateEvent>,
 }
 
 impl InputGate {
@@ -75,6 +78,7 @@ impl InputGate {
             settled: None,
             next: 0,
             joined: Vec::new(),
+            passed: VecDeque::new(),
         }
     }
 
@@ -83,7 +87,7 @@ impl InputGate {
     /// # Errors
     /// An internal error from joining batches.
     pub fn next_event(&mut self) -> Result<GateEvent> {
-        if let Some(event) = self.idle_changed() {
+        if let Some(event) = self.passed.pop_front().or_else(|| self.idle_changed()) {
             return Ok(event);
         }
         let count = self.inputs.len();
@@ -95,6 +99,21 @@ impl InputGate {
             }
         }
         Ok(GateEvent::Empty)
+    }
+
+    /// The next barrier, if it has come on every channel with no row before it. What else comes
+    /// before it (watermarks, ends) changes no state, and is delivered behind it, in its order.
+    pub fn next_barrier(&mut self) -> Option<CheckpointId> {
+        for index in 0..self.inputs.len() {
+            while !self.inputs[index].blocked && !self.inputs[index].ended {
+                let Some(element) = self.inputs[index].channel.try_receive_control() else { break };
+                match self.control(index, element).or_else(|| self.idle_changed()) {
+                    Some(GateEvent::Barrier(checkpoint)) => return Some(checkpoint),
+                    event => self.passed.extend(event),
+                }
+            }
+        }
+        None
     }
 
     /// Reads one channel up to its next event.
@@ -185,7 +204,8 @@ impl InputGate {
     /// A checkpoint was aborted: channels that wait for its other barriers are read again.
     pub fn abort(&mut self, checkpoint: CheckpointId) {
         self.settled = self.settled.max(Some(checkpoint));
-        if self.aligning == Some(checkpoint) {
+        // An earlier one that is still being aligned is over too.
+        if self.aligning.is_some_and(|aligning| aligning <= checkpoint) {
             self.unblock();
         }
     }
@@ -195,3 +215,7 @@ impl InputGate {
         self.aligning.is_some()
     }
 }
+
+#[cfg(test)]
+#[path = "input_gate_tests.rs"]
+mod tests;

@@ -15,9 +15,12 @@ mod grammar;
 mod input_gate;
 mod source_head;
 mod task;
+mod task_snapshot;
+#[cfg(test)]
+mod task_tests;
 mod threaded;
 
-pub use background::{Background, Job, ThreadedBackground};
+pub use background::{Background, Job, OnPanic, ThreadedBackground};
 pub use chain::{Chain, ChainLink, Target};
 pub use channel::{Channel, ChannelBounds, TARGET_ROWS};
 pub use clock::{Clock, ManualClock, SystemClock};

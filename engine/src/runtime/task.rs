@@ -6,7 +6,9 @@
 //! the chain, due wake-ups, then one new event from the gate or the source. When there is nothing
 //! it flushes what the edges kept back, and waits.
 //!
-//! Barriers are taken when the chain is empty. The pause that a checkpoint costs is the freeze of
+//! Barriers are taken when the chain is empty, or between the steps of a firing whose operators
+//! have what is left of it in their state ([`crate::operator::Operator::is_interruptible`]): so a watermark that
+//! fires a million windows holds no checkpoint up. The pause that a checkpoint costs is the freeze of
 //! the operators' state; flush and upload go to the background.
 //!
 //! While an operator is full ([`Operator::is_full`](crate::operator::Operator::is_full)) the task
@@ -22,12 +24,10 @@ use parking_lot::Mutex;
 use super::chain::Chain;
 use super::input_gate::GateEvent;
 use super::source_head::{HeadEvent, SourceHead};
+use super::task_snapshot::TaskSnapshot;
 use super::{Background, Clock, EdgeWriter, Element, InputGate};
-use crate::checkpoint::{
-    CheckpointId, CheckpointStorage, FileHandle, SnapshotPart, SnapshotSite, SnapshotTask,
-};
+use crate::checkpoint::{CheckpointId, CheckpointStorage, FileHandle};
 use crate::cluster::{FromTask, TaskId, ToTask};
-use crate::graph::Uid;
 use crate::metrics::Gauge;
 use crate::operator::{OutputIndex, Waker};
 use crate::state::StateBackend;
@@ -130,6 +130,8 @@ pub struct Task {
     known: BTreeMap<CheckpointId, Arc<BTreeMap<String, FileHandle>>>,
     /// The last barrier that came through the gate: what is triggered up to it is over here.
     passed: Option<CheckpointId>,
+    /// The newest checkpoint that is known to be aborted.
+    aborted: Option<CheckpointId>,
     data_ended: bool,
     finishing: bool,
     finished: bool,
@@ -159,6 +161,7 @@ impl Task {
             triggered: VecDeque::new(),
             known: BTreeMap::new(),
             passed: None,
+            aborted: None,
             data_ended: false,
             finishing: false,
             finished: false,
@@ -214,6 +217,10 @@ impl Task {
         if !body.chain.is_done() {
             for _ in 0..STEPS_PER_POLL_MAX {
                 body.chain.step(now, &mut body.edges)?;
+                if body.chain.is_interruptible() && !self.interrupt(body, now)? {
+                    self.finished = true;
+                    return Ok(TaskPoll::Finished);
+                }
                 if body.chain.is_done() || body.edges.iter().any(EdgeWriter::is_blocked) {
                     break;
                 }
@@ -228,7 +235,7 @@ impl Task {
             return Ok(TaskPoll::Ready);
         }
         let wait = match &mut body.head {
-            Head::Gate(_) => self.poll_gate(body)?,
+            Head::Gate(_) => self.poll_gate(body, now)?,
             Head::Source(_) => self.poll_source(body, now)?,
         };
         let Some(until) = wait else { return Ok(TaskPoll::Ready) };
@@ -272,6 +279,7 @@ impl Task {
                 (ToTask::Aborted(checkpoint), head) => {
                     self.triggered.retain(|(other, _)| *other != checkpoint);
                     self.known.remove(&checkpoint);
+                    self.aborted = self.aborted.max(Some(checkpoint));
                     if let Head::Gate(gate) = head {
                         gate.abort(checkpoint);
                     }
@@ -300,7 +308,7 @@ impl Task {
     }
 
     /// Returns `Some(until)` when there is nothing to do.
-    fn poll_gate(&mut self, body: &mut Body) -> Result<Option<Option<Micros>>> {
+    fn poll_gate(&mut self, body: &mut Body, now: Micros) -> Result<Option<Option<Micros>>> {
         if self.is_held(body) {
             return Ok(Some(None));
         }
@@ -313,10 +321,10 @@ impl Task {
             }
             GateEvent::Idle(idle) => send_idle(&mut body.edges, idle)?,
             GateEvent::Barrier(checkpoint) => {
-                let known = self.known.remove(&checkpoint).unwrap_or_default();
-                self.known.retain(|&other, _| other > checkpoint);
-                self.passed = Some(checkpoint);
-                self.snapshot(checkpoint, known, body)?;
+                if !self.barrier(checkpoint, body, now)? {
+                    self.finished = true;
+                    return Ok(Some(None));
+                }
             }
             GateEvent::EndOfData(input) => {
                 body.chain.push_end_of_data(input, &mut body.edges)?;
@@ -394,6 +402,42 @@ impl Task {
         Ok(Some(None))
     }
 
+    /// A barrier has come on every channel. Returns `false` when the task is to stop at once.
+    fn barrier(&mut self, checkpoint: CheckpointId, body: &mut Body, now: Micros) -> Result<bool> {
+        // What the coordinator said before it had the barrier sent is in the mailbox, and may have
+        // come after this poll began: an abort before this checkpoint (a sink puts into this one
+        // what rode with that), and which files are known.
+        if !self.obey(body, now)? {
+            return Ok(false);
+        }
+        let known = self.known.remove(&checkpoint).unwrap_or_default();
+        self.known.retain(|&other, _| other > checkpoint);
+        self.passed = Some(checkpoint);
+        if self.aborted < Some(checkpoint) {
+            self.snapshot(checkpoint, known, body)?;
+        }
+        Ok(true)
+    }
+
+    /// Takes a barrier ahead of a long firing, if there is one. Returns `false` when the task is to
+    /// stop at once.
+    fn interrupt(&mut self, body: &mut Body, now: Micros) -> Result<bool> {
+        match &mut body.head {
+            Head::Gate(gate) => match gate.next_barrier() {
+                Some(checkpoint) => self.barrier(checkpoint, body, now),
+                None => Ok(true),
+            },
+            Head::Source(head) => {
+                if !head.has_pending()
+                    && let Some((checkpoint, known)) = self.triggered.pop_front()
+                {
+                    self.snapshot(checkpoint, known, body)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
     fn snapshot(
         &mut self,
         checkpoint: CheckpointId,
@@ -401,94 +445,34 @@ impl Task {
         body: &mut Body,
     ) -> Result<()> {
         let started = self.environment.clock.now();
-        let frozen = freeze(checkpoint, body, started);
+        let frozen = TaskSnapshot::freeze(checkpoint, &mut body.head, &mut body.chain, started);
         for edge in &mut body.edges {
             edge.barrier(checkpoint)?;
         }
         self.pause.set(self.environment.clock.now() - started);
         match frozen {
-            Ok(frozen) => self.upload(checkpoint, known, frozen),
+            Ok(frozen) => {
+                let (environment, id) = (self.environment.clone(), self.id.clone());
+                let finished = self.data_ended;
+                let upload = move || {
+                    let message = frozen.upload(&environment, &id, &known, finished);
+                    (environment.reports)(id, message);
+                };
+                let name = format!("snapshot {checkpoint} {}", self.id);
+                let (reports, id) = (self.environment.reports.clone(), self.id.clone());
+                let on_panic = move |reason| {
+                    reports(id, FromTask::Declined { checkpoint, reason, written: Vec::new() });
+                };
+                self.environment.background.spawn(&name, Box::new(upload), Box::new(on_panic));
+            }
             Err(error) => {
                 tracing::warn!(task = %self.id, %checkpoint, %error, "checkpoint declined");
-                self.report(FromTask::Declined { checkpoint, reason: error.to_string() });
+                let written = Vec::new();
+                self.report(FromTask::Declined { checkpoint, reason: error.to_string(), written });
             }
         }
         Ok(())
     }
-
-    fn upload(&self, checkpoint: CheckpointId, known: Arc<BTreeMap<String, FileHandle>>, frozen: Frozen) {
-        let environment = self.environment.clone();
-        let id = self.id.clone();
-        let finished = self.data_ended;
-        self.environment.background.spawn(
-            &format!("snapshot {checkpoint} {id}"),
-            Box::new(move || {
-                let Frozen { operators, released } = frozen;
-                let uploaded = upload_operators(&environment, &id, checkpoint, &known, operators);
-                let message = match uploaded {
-                    Ok(parts) => FromTask::Acknowledged { checkpoint, parts, released, finished },
-                    Err(error) => {
-                        tracing::warn!(task = %id, %checkpoint, %error, "snapshot failed");
-                        FromTask::Declined { checkpoint, reason: error.to_string() }
-                    }
-                };
-                (environment.reports)(id, message);
-            }),
-        );
-    }
-}
-
-/// What an operator froze: parts, and the work that makes more of them.
-type FrozenOperator = (Uid, Vec<SnapshotPart>, Vec<SnapshotTask>);
-
-struct Frozen {
-    operators: Vec<FrozenOperator>,
-    released: Vec<(Uid, crate::source::SplitState)>,
-}
-
-fn freeze(checkpoint: CheckpointId, body: &mut Body, now: Micros) -> Result<Frozen> {
-    let mut operators = Vec::new();
-    let mut released = Vec::new();
-    if let Head::Source(head) = &mut body.head {
-        let (splits, given_back) = head.snapshot(checkpoint, now)?;
-        released.extend(given_back.into_iter().map(|split| (head.uid.clone(), split)));
-        operators.push((head.uid.clone(), vec![SnapshotPart::Splits(splits)], Vec::new()));
-    }
-    for link in body.chain.links_mut() {
-        let snapshot = link.operator.snapshot(checkpoint).context(|| format!("operator {}", link.uid))?;
-        operators.push((link.uid.clone(), snapshot.parts, snapshot.tasks));
-    }
-    Ok(Frozen { operators, released })
-}
-
-fn upload_operators(
-    environment: &TaskEnvironment,
-    id: &TaskId,
-    checkpoint: CheckpointId,
-    known: &Arc<BTreeMap<String, FileHandle>>,
-    operators: Vec<FrozenOperator>,
-) -> Result<Vec<(Uid, Vec<SnapshotPart>)>> {
-    let mut done = Vec::with_capacity(operators.len());
-    for (uid, mut parts, tasks) in operators {
-        for (index, task) in tasks.into_iter().enumerate() {
-            let unique = format!("{checkpoint}-{}-{uid}-{}-{index}", id.attempt, id.subtask);
-            let site = SnapshotSite {
-                storage: environment.storage.clone(),
-                job_path: environment.job_path.to_string(),
-                checkpoint,
-                uid: uid.clone(),
-                subtask: id.subtask,
-                known: known.clone(),
-                scratch: environment.backend.scratch(&unique)?,
-            };
-            let made = task(&site).context(|| format!("operator {uid}"));
-            // The directory is the task's own; what is left in it is of no use to anybody.
-            let _ = std::fs::remove_dir_all(&site.scratch);
-            parts.extend(made?);
-        }
-        done.push((uid, parts));
-    }
-    Ok(done)
 }
 
 fn drain(edges: &mut [EdgeWriter]) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
-use crate::record::{Batch, EdgeSchema};
+use crate::record::{Batch, EdgeSchema, Mode};
 use crate::state::key_encoding::hash_keys;
 
 /// Attaches the hash of the key columns to every batch.
@@ -25,6 +25,10 @@ impl OperatorFactory for KeyBy {
 
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn takes(&self, _input: usize, _mode: &Mode) -> bool {
+        true
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

@@ -88,8 +88,9 @@ impl KeyedState {
     ///
     /// # Errors
     /// An external error when the store or the snapshot cannot be read; a user error when the
-    /// snapshot does not fit the job.
+    /// snapshot does not fit the job; an internal error when the operator has keyed state already.
     pub fn open(cx: &mut OpenContext<'_>, spec: KeyedStateSpec) -> Result<KeyedState> {
+        cx.claim_keyed_state()?;
         let info = cx.info;
         let owned = KeyGroupRange::of_subtask(info.subtask, info.parallelism, info.max_parallelism);
         let place = || format!("keyed state of {} ({}/{})", info.uid, info.subtask, info.parallelism);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thalweg_engine::checkpoint::MemoryStorage;
-use thalweg_engine::cluster::{Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
+use thalweg_engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::runtime::{ChannelBounds, ManualClock};
 use thalweg_engine::state::MapBackend;
 use thalweg_engine::time::MILLI;
 
 use crate::job::{Ledger, Numbers, Staging, expected, expected_straight, keyed_count_into, straight};
-use crate::simulated::{config, seeds};
+use crate::simulated::seeds;
 
 /// Bounds of a channel, in rows.
 const CHANNEL_ROWS: usize = 16;
@@ -21,6 +21,14 @@ const BATCH_ROWS: i64 = 8;
 /// What may be under way to one sink when a barrier is sent: two sources, each with a full channel
 /// that took one batch more, eight kept shares, and one batch in the outbox and in the chain.
 const UNDER_WAY: usize = 2 * (CHANNEL_ROWS + 11 * BATCH_ROWS as usize);
+
+fn config(parallelism: u32) -> JobConfig {
+    let mut config = JobConfig::new("full");
+    config.parallelism = parallelism;
+    config.max_parallelism = 16;
+    config.coordinator.checkpoint_interval = 5 * MILLI;
+    config
+}
 
 /// Runs one job to its end, crashed at most once. Returns the most rows that a sink held over its
 /// bound, and whether one was ever full.
@@ -53,7 +61,7 @@ fn run(seed: u64) -> Result<bool, String> {
             Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
         }
     }
-    let wanted = if chained { expected_straight(&source) } else { expected(&source) };
+    let wanted = if chained { expected_straight(&source) } else { expected(&[&source]) };
     if ledger.rows() != wanted {
         return Err(format!("{} rows, expected {}", ledger.rows().len(), wanted.len()));
     }
@@ -83,15 +91,13 @@ fn a_full_sink_is_freed_by_checkpoints_on_threads_too() {
     for chained in [false, true] {
         let source = Numbers { rows: vec![20_000, 10, 10_000], rows_per_poll: 500 };
         let (ledger, staging) = (Ledger::default(), Staging { rows_max: Some(700), ..Staging::default() });
-        let mut config = config(2);
-        config.coordinator.checkpoint_interval = 5 * MILLI;
         let graph = match chained {
             true => straight(source.clone(), &ledger, staging.clone()),
             false => keyed_count_into(source.clone(), &ledger, staging.clone()),
         };
         let job = thalweg_engine::cluster::start(
             graph,
-            config,
+            config(2),
             Arc::new(MemoryStorage::default()),
             Arc::new(MapBackend::new(std::env::temp_dir().join("thalweg-full-sink-test"))),
             Registry::default(),
@@ -100,7 +106,7 @@ fn a_full_sink_is_freed_by_checkpoints_on_threads_too() {
         .unwrap();
         let summary = job.wait().unwrap();
         assert_eq!((summary.outcome, summary.restarts), (Outcome::Completed, 0));
-        let wanted = if chained { expected_straight(&source) } else { expected(&source) };
+        let wanted = if chained { expected_straight(&source) } else { expected(&[&source]) };
         assert_eq!(ledger.rows(), wanted);
         let most = staging.most.load(Ordering::Relaxed);
         assert!((700..10_000).contains(&most), "a sink that is full at 700 rows held {most}");

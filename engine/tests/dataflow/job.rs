@@ -1,5 +1,6 @@
-//! The keyed-count job: numbers from bounded splits, counted per key, delivered to a ledger that
-//! knows each epoch once. Its output is exactly once or the ledger shows it.
+//! The keyed-count job: numbers from bounded splits, counted per key in keyed state, delivered to a
+//! ledger that knows each epoch once, by way of segments beside the checkpoint. Its output is
+//! exactly once or the ledger shows it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,13 +10,13 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart};
-use thalweg_engine::graph::{Environment, Graph, Partitioner, Stream, Uid};
+use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, JobLayout, SnapshotPart, SnapshotSite};
+use thalweg_engine::graph::{Environment, Graph, Partitioner, Stream};
 use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema, time_type};
 use thalweg_engine::sink::{Committable, Committer};
 use thalweg_engine::source::*;
-use thalweg_engine::state::KeyGroup;
+use thalweg_engine::state::{KeyedState, KeyedStateSpec, ValueState};
 use thalweg_engine::time::{Watermark, WatermarkStrategy};
 use thalweg_engine::{Error, Result};
 
@@ -176,12 +177,19 @@ impl Operator for HashKey {
     }
 }
 
-/// Counts rows per key and emits `(key, count)` for each row. State is a union list, so that any
-/// parallelism finds it; an instance keeps the keys that it owns.
+/// Counts rows per key and emits `(key, count)` for each row.
+pub struct Count;
+
 #[derive(Default)]
-pub struct Count {
-    counts: BTreeMap<i64, i64>,
+struct Counter {
+    state: Option<(KeyedState, ValueState<i64>)>,
     watermark: Option<Watermark>,
+}
+
+impl Counter {
+    fn keyed(&mut self) -> &mut KeyedState {
+        &mut self.state.as_mut().unwrap().0
+    }
 }
 
 impl OperatorFactory for Count {
@@ -189,32 +197,27 @@ impl OperatorFactory for Count {
         "count".into()
     }
     fn create(&self) -> Result<Box<dyn Operator>> {
-        Ok(Box::<Count>::default())
+        Ok(Box::<Counter>::default())
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
     }
 }
 
-impl Operator for Count {
+impl Operator for Counter {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        for item in cx.restored.items("counts") {
-            let (key, count): (i64, i64) = serde_json::from_slice(item).unwrap();
-            let group = KeyGroup::of_hash(hash(key), cx.info.max_parallelism);
-            if group.subtask(cx.info.parallelism, cx.info.max_parallelism) != cx.info.subtask {
-                continue;
-            }
-            assert!(self.counts.insert(key, count).is_none(), "key {key} in two instances");
-        }
+        let mut keyed = cx.keyed_state(KeyedStateSpec::default())?;
+        let counts = keyed.value("count")?;
+        self.state = Some((keyed, counts));
         Ok(())
     }
     fn process(&mut self, _: usize, rows: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let (keyed, state) = self.state.as_mut().unwrap();
         let keys = rows.records().column(0).as_primitive::<Int64Type>();
         let mut counts = Vec::new();
         for &key in keys.values() {
-            let count = self.counts.entry(key).or_default();
-            *count += 1;
-            counts.push(*count);
+            keyed.set_current_key(hash(key), &key.to_be_bytes());
+            counts.push(state.modify(keyed, |count| *count.insert(count.unwrap_or(0) + 1))?);
         }
         let times = vec![0; counts.len()];
         cx.emit(batch(keys.values().to_vec(), counts, times));
@@ -229,13 +232,14 @@ impl Operator for Count {
         assert_eq!(self.watermark, Some(Watermark::MAX), "the highest watermark comes before the end");
         Ok(Step::Done)
     }
-    fn snapshot(&mut self, _: CheckpointId) -> Result<OperatorSnapshot> {
-        let items = self.counts.iter();
-        let items = items.map(|entry| serde_json::to_vec(&entry).unwrap()).collect();
-        Ok(OperatorSnapshot {
-            parts: vec![SnapshotPart::Union { name: "counts".into(), items }],
-            tasks: Vec::new(),
-        })
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
+        self.keyed().snapshot(checkpoint)
+    }
+    fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.keyed().checkpoint_completed(checkpoint)
+    }
+    fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.keyed().checkpoint_aborted(checkpoint)
     }
 }
 
@@ -253,15 +257,24 @@ impl Ledger {
     }
 }
 
+/// Reads of a segment before a commit is given up.
+const SEGMENT_READS_MAX: usize = 50;
+
 impl Committer for Ledger {
     fn commit(
         &self,
         committables: &[Committable],
-        _storage: &dyn CheckpointStorage,
+        storage: &dyn CheckpointStorage,
         _cancelled: &dyn Fn() -> bool,
     ) -> Result<()> {
         for committable in committables {
-            let (epoch, rows): (String, Rows) = serde_json::from_slice(&committable.payload).unwrap();
+            let epoch = String::from_utf8(committable.payload.clone()).unwrap();
+            let mut segment = storage.get(&committable.objects[0]);
+            for _ in 1..SEGMENT_READS_MAX {
+                segment = segment.or_else(|_| storage.get(&committable.objects[0]));
+            }
+            let segment = segment?.unwrap_or_else(|| panic!("the segment of {epoch} was deleted"));
+            let rows: Rows = serde_json::from_slice(&segment).unwrap();
             let before = self.0.lock().unwrap().insert(epoch.clone(), rows.clone());
             assert!(before.is_none_or(|before| before == rows), "epoch {epoch} committed with other rows");
         }
@@ -281,17 +294,41 @@ pub struct Staging {
 #[derive(Default)]
 pub struct LedgerSink(pub Staging);
 
+/// The rows of an epoch, and where in the store they are: uploaded once, for whichever checkpoint
+/// comes to it first, and named by every one until one of them is complete.
+struct Sealed {
+    epoch: String,
+    rows: Rows,
+    segment: Mutex<Option<String>>,
+}
+
+impl Sealed {
+    fn stage(&self, site: &SnapshotSite) -> Result<SnapshotPart> {
+        let mut segment = self.segment.lock().unwrap();
+        let path = match segment.take() {
+            Some(path) => path,
+            None => {
+                let name = format!("segment-{}", self.epoch);
+                let layout = JobLayout::new(&site.job_path)?;
+                let path = layout.private(site.checkpoint, &site.uid, site.subtask, &name)?;
+                site.storage.put(&path, serde_json::to_vec(&self.rows).unwrap().into())?;
+                path
+            }
+        };
+        *segment = Some(path.clone());
+        let payload = self.epoch.clone().into_bytes();
+        Ok(SnapshotPart::Committable(Committable { uid: site.uid.clone(), payload, objects: vec![path] }))
+    }
+}
+
 #[derive(Default)]
 struct LedgerWriter {
     staging: Staging,
-    uid: Option<Uid>,
-    subtask: u32,
-    generation: u64,
-    attempt: u64,
+    instance: String,
     rows: Rows,
     /// Prepared and neither complete nor aborted.
-    prepared: BTreeMap<CheckpointId, Vec<Committable>>,
-    carried: Vec<Committable>,
+    prepared: BTreeMap<CheckpointId, Vec<Arc<Sealed>>>,
+    carried: Vec<Arc<Sealed>>,
     /// How many rows were sealed for each checkpoint that is not complete.
     sealed: BTreeMap<CheckpointId, usize>,
 }
@@ -316,10 +353,8 @@ impl OperatorFactory for LedgerSink {
 
 impl Operator for LedgerWriter {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        self.uid = Some(cx.info.uid.clone());
-        self.subtask = cx.info.subtask;
-        self.generation = cx.info.generation;
-        self.attempt = cx.info.attempt;
+        let info = cx.info;
+        self.instance = format!("{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt);
         Ok(())
     }
     fn process(&mut self, _: usize, rows: Batch, _: &mut OperatorContext<'_>) -> Result<Step> {
@@ -336,15 +371,16 @@ impl Operator for LedgerWriter {
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
         let rows = std::mem::take(&mut self.rows);
         self.sealed.insert(checkpoint, rows.len());
-        let mut committables = std::mem::take(&mut self.carried);
+        let mut sealed = std::mem::take(&mut self.carried);
         if !rows.is_empty() {
-            let epoch = format!("{}/{}/{}/{}", self.subtask, self.generation, self.attempt, checkpoint);
-            let payload = serde_json::to_vec(&(epoch, rows)).unwrap();
-            committables.push(Committable { uid: self.uid.clone().unwrap(), payload, objects: Vec::new() });
+            let epoch = format!("{}-{checkpoint}", self.instance);
+            sealed.push(Arc::new(Sealed { epoch, rows, segment: Mutex::default() }));
         }
-        self.prepared.insert(checkpoint, committables.clone());
-        let parts = committables.into_iter().map(SnapshotPart::Committable).collect();
-        Ok(OperatorSnapshot { parts, tasks: Vec::new() })
+        self.prepared.insert(checkpoint, sealed.clone());
+        let stage = move |site: &SnapshotSite| -> Result<Vec<SnapshotPart>> {
+            sealed.iter().map(|sealed| sealed.stage(site)).collect()
+        };
+        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(stage)] })
     }
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.prepared.remove(&checkpoint);
@@ -358,24 +394,40 @@ impl Operator for LedgerWriter {
 }
 
 pub fn keyed_count(source: Numbers, ledger: &Ledger) -> Graph {
-    keyed_count_into(source, ledger, Staging::default())
+    keyed_count_through(source, |numbers| numbers, Arc::new(ledger.clone()))
+}
+
+/// The same with something between source and count, and any committer.
+pub fn keyed_count_through(
+    source: Numbers,
+    through: impl FnOnce(Stream) -> Stream,
+    committer: Arc<dyn Committer>,
+) -> Graph {
+    let env = Environment::new();
+    count_and_deliver(&through(numbers(&env, source)), &[], LedgerSink::default(), committer);
+    env.build().unwrap()
 }
 
 /// The same with a sink that is full at times.
 pub fn keyed_count_into(source: Numbers, ledger: &Ledger, staging: Staging) -> Graph {
     let env = Environment::new();
-    let numbers = env.source(source).watermarks("time", WatermarkStrategy::bounded_out_of_order(0));
-    let counted: Stream =
-        numbers.apply(HashKey).apply_dyn(Arc::new(Count::default()), Some(Partitioner::Hash)).uid("count");
-    counted.sink_dyn(Arc::new(LedgerSink(staging)), Some(Arc::new(ledger.clone()))).uid("ledger");
+    count_and_deliver(&numbers(&env, source), &[], LedgerSink(staging), Arc::new(ledger.clone()));
+    env.build().unwrap()
+}
+
+/// The same over two sources, with the uids `short` and `long`, which end when each is read.
+pub fn keyed_count_of_two(short: Numbers, long: Numbers, ledger: &Ledger) -> Graph {
+    let env = Environment::new();
+    let (short, long) = (numbers(&env, short).uid("short"), numbers(&env, long).uid("long"));
+    count_and_deliver(&short, &[&long], LedgerSink::default(), Arc::new(ledger.clone()));
     env.build().unwrap()
 }
 
 /// Source and sink in one task: rows as they are.
 pub fn straight(source: Numbers, ledger: &Ledger, staging: Staging) -> Graph {
     let env = Environment::new();
-    let numbers = env.source(source).watermarks("time", WatermarkStrategy::bounded_out_of_order(0));
-    numbers.sink_dyn(Arc::new(LedgerSink(staging)), Some(Arc::new(ledger.clone()))).uid("ledger");
+    let sink = Arc::new(LedgerSink(staging));
+    numbers(&env, source).sink_dyn(sink, Some(Arc::new(ledger.clone()))).uid("ledger");
     env.build().unwrap()
 }
 
@@ -389,11 +441,22 @@ pub fn expected_straight(source: &Numbers) -> Rows {
     rows
 }
 
+fn numbers(env: &Environment, source: Numbers) -> Stream {
+    env.source(source).watermarks("time", WatermarkStrategy::bounded_out_of_order(0))
+}
+
+fn count_and_deliver(first: &Stream, others: &[&Stream], sink: LedgerSink, committer: Arc<dyn Committer>) {
+    let hashed = first.union_apply(others, Arc::new(HashKey));
+    let counted = hashed.apply_dyn(Arc::new(Count), Some(Partitioner::Hash)).uid("count");
+    counted.sink_dyn(Arc::new(sink), Some(committer)).uid("ledger");
+}
+
 /// What a plain loop says the ledger must hold.
-pub fn expected(source: &Numbers) -> Rows {
+pub fn expected(sources: &[&Numbers]) -> Rows {
     let mut counts = [0i64; KEYS as usize];
     let mut rows = Rows::new();
-    for (split, &count) in source.rows.iter().enumerate() {
+    let splits = sources.iter().flat_map(|source| source.rows.iter().enumerate());
+    for (split, &count) in splits {
         for i in 0..count {
             let key = (i * 7 + split as i64) % KEYS;
             counts[key as usize] += 1;

@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ends;
 mod fenced;
 mod full_sink;
 mod job;
+mod panics;
+mod rescaled;
 mod simulated;
 mod threaded;
+mod tidy;
+mod weather;

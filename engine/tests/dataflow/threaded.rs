@@ -23,13 +23,13 @@ fn a_bounded_job_ends_by_itself_after_its_last_rows_are_committed() {
             keyed_count(source.clone(), &ledger),
             config,
             Arc::new(MemoryStorage::default()),
-            Arc::new(MapBackend::new(std::env::temp_dir().join("thalweg-dataflow-test"))),
+            Arc::new(MapBackend::default()),
             Registry::default(),
             ChannelBounds::default(),
         )
         .unwrap();
         let summary = job.wait().unwrap();
         assert_eq!(summary.outcome, Outcome::Completed);
-        assert_eq!(ledger.rows(), expected(&source));
+        assert_eq!(ledger.rows(), expected(&[&source]));
     }
 }

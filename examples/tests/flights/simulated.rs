@@ -2,14 +2,15 @@
 //! after every crash; a tenth of the seeds on RocksDB. A failing seed is printed;
 //! `THALWEG_SEED=<seed> cargo test -p thalweg-examples --test flights simulated` replays it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use thalweg::engine::checkpoint::fault::{Fault, FaultPlan, FaultyStorage};
-use thalweg::engine::checkpoint::{JobLayout, MemoryStorage};
+use thalweg::engine::checkpoint::log::read_log;
+use thalweg::engine::checkpoint::{CheckpointStorage, JobLayout, Manifest, MemoryStorage};
 use thalweg::engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
 use thalweg::engine::runtime::{ChannelBounds, ManualClock};
 use thalweg::engine::state::{MapBackend, RocksBackend, RocksConfig, StateBackend};
@@ -86,20 +87,26 @@ fn faults(seed: u64, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan
 
 /// How often runs of all seeds were interrupted: the test is worth what these are.
 #[derive(Default)]
-struct Interruptions {
-    crashes: u32,
-    faults: Arc<AtomicU64>,
+pub struct Interruptions {
+    pub crashes: u32,
+    pub faults: Arc<AtomicU64>,
 }
 
-fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Result<(), String> {
+/// Runs a job to its end over crashes and storage faults, at another parallelism after each; then
+/// its store holds nothing that nobody names.
+pub fn run_interrupted(
+    job: &str,
+    seed: u64,
+    graph: &dyn Fn() -> Graph,
+    seen: &mut Interruptions,
+) -> std::result::Result<(), String> {
     let mut order = SeededOrder::new(seed);
-    let outputs = Outputs::default();
     let storage = Arc::new(MemoryStorage::default());
+    let layout = JobLayout::new(job).unwrap();
     let clock = ManualClock::new(0);
     let local = tempfile::tempdir().unwrap();
     for run in 0..12 {
         let quiet = run >= 6;
-        let layout = JobLayout::new("flights").unwrap();
         let plan = faults(order.next_u64(), if quiet { 0 } else { order.below(100) }, seen.faults.clone());
         let directory = local.path().join(run.to_string());
         let backend: Arc<dyn StateBackend> = if seed.is_multiple_of(10) {
@@ -112,24 +119,49 @@ fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Resul
             crash_at: (!quiet).then(|| order.below(1_500) as u64),
             steps_max: 500_000,
             clock: clock.clone(),
-            storage: Arc::new(FaultyStorage::new(storage.clone(), layout, plan)),
+            storage: Arc::new(FaultyStorage::new(storage.clone(), layout.clone(), plan)),
             backend,
             bounds: ChannelBounds { rows_max: 1 + order.below(300), bytes_max: 1 << 20 },
         };
-        let mut config = JobConfig::new("flights");
+        let mut config = JobConfig::new(job);
         config.parallelism = 1 + order.below(3) as u32;
         config.max_parallelism = 16;
         config.coordinator.checkpoint_interval = 2 * MILLI;
-        let ended = simulate(graph(input, &outputs), config, setup).map_err(|error| error.to_string())?;
-        match ended {
+        // No predecessor outlives a crash here.
+        config.orphan_grace = 0;
+        match simulate(graph(), config, setup).map_err(|error| error.to_string())? {
             Simulated::Crashed => seen.crashes += 1,
-            Simulated::Ended(Outcome::Completed) => return compare(&outputs, &input.expected),
+            Simulated::Ended(Outcome::Completed) => return holds_only_what_is_named(&*storage, &layout),
             // A store that fails too often fails the job; whoever supervises it starts it again.
             Simulated::Ended(Outcome::Failed { .. }) if !quiet => {}
             Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
         }
     }
     Err("not over after 12 runs".to_string())
+}
+
+fn holds_only_what_is_named(
+    storage: &dyn CheckpointStorage,
+    layout: &JobLayout,
+) -> std::result::Result<(), String> {
+    let mut named = BTreeSet::new();
+    for &checkpoint in read_log(storage, layout).unwrap().published() {
+        named.extend(Manifest::read(storage, layout, checkpoint).unwrap().names(layout));
+    }
+    let listed = storage.list(&format!("{}/", layout.job_path())).unwrap().into_iter();
+    let files = listed.map(|object| object.path).filter(|path| layout.log_sequence(path).is_none());
+    let held: BTreeSet<_> = files.collect();
+    if held == named {
+        return Ok(());
+    }
+    let (leaked, lost) = (held.difference(&named), named.difference(&held));
+    Err(format!("leaked {:?}, lost {:?}", leaked.collect::<Vec<_>>(), lost.collect::<Vec<_>>()))
+}
+
+fn run(seed: u64, input: &Input, seen: &mut Interruptions) -> std::result::Result<(), String> {
+    let outputs = Outputs::default();
+    run_interrupted("flights", seed, &|| graph(input, &outputs), seen)?;
+    compare(&outputs, &input.expected)
 }
 
 fn compare(outputs: &Outputs, expected: &Expected) -> std::result::Result<(), String> {

@@ -246,6 +246,10 @@ impl<F: Function> Operator for Process<F> {
         self.step(cx)
     }
 
+    fn is_interruptible(&self) -> bool {
+        true
+    }
+
     fn wake(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
         self.pending = Pending::ProcessingTimers;
         self.step(cx)

@@ -7,7 +7,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{filter, filter_record_batch};
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
-use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordReader, check_schema};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode, Record, RecordReader, check_schema};
 
 /// Keeps the rows for which a closure answers `true`. All columns stay, and key hashes too.
 pub struct FilterRows<T, F> {
@@ -37,6 +37,11 @@ where
 
     fn create(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(FilterRows::<T, F> { predicate: self.predicate.clone(), record: PhantomData }))
+    }
+
+    /// An upsert that no longer passes would leave the row that it replaces behind.
+    fn takes(&self, _input: usize, mode: &Mode) -> bool {
+        matches!(mode, Mode::Append | Mode::Retract)
     }
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {

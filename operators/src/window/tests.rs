@@ -284,7 +284,42 @@ fn outputs_say_what_flows_and_what_does_not_fit_is_refused() {
 
     let refuse = |window: Tumbling, edge: EdgeSchema| window.outputs(&[edge]).unwrap_err().to_string();
     assert!(refuse(window(|w| w), EdgeSchema { time: None, ..edge() }).contains("no event time"));
-    assert!(refuse(window(|w| w), edge().with_mode(Mode::Retract)).contains("retract"));
+    assert!(!window(|w| w).takes(0, &Mode::Retract));
     assert!(refuse(window(|w| w.allowed_lateness(-1)), edge()).contains("negative"));
     assert!(refuse(Tumbling::new(&[0], 0, []), edge()).contains("positive"));
+}
+
+/// A barrier between two steps of a firing, with windows in memory and in the store: each window
+/// fires once before it or, after a restore at any parallelism, after it; and once where it goes on.
+#[test]
+fn a_barrier_in_the_middle_of_a_firing_divides_it() {
+    const KEYS: u64 = 40_000;
+    for (lateness, memory) in [(0, 64 << 20), (0, 1 << 20), (3, 64 << 20), (3, 1 << 20)] {
+        let builder = builder(|window| window.allowed_lateness(lateness).memory_bytes(memory));
+        let mut harness = builder.open().unwrap();
+        for keys in (0..KEYS).collect::<Vec<_>>().chunks(5_000) {
+            let rows: Vec<_> = keys.iter().map(|&key| (key, (key % 3) as Micros)).collect();
+            push(&mut harness, &rows);
+        }
+        harness.begin_watermark(0, 9, 3).unwrap();
+        let before = fired(&mut harness);
+        let snapshot = harness.snapshot().unwrap();
+        harness.finish_watermark().unwrap();
+        let after = fired(&mut harness);
+        assert!(before.len() > 1_000 && after.len() > 1_000, "{} and {}", before.len(), after.len());
+        let whole = |after: &Fired| {
+            let mut whole = before.clone();
+            for (window, counts) in after {
+                whole.entry(*window).or_default().extend(counts);
+            }
+            assert_eq!(whole.len() as u64, KEYS);
+            assert!(whole.values().all(|counts| counts == &[1]), "a window fires once");
+        };
+        whole(&after);
+        for parallelism in [1, 3] {
+            let mut restored = builder.clone().parallelism(parallelism).restore(&snapshot).unwrap();
+            restored.end(0).unwrap();
+            whole(&fired(&mut restored));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use thalweg_engine::{Error, Result};
 
 use super::tumbling_operator::TumblingOperator;
 use crate::aggregate::{AggregateSet, AggregateSpec};
-use crate::bound_input::{BoundInput, append_only, key_in};
+use crate::bound_input::{BoundInput, key_in};
 use crate::keyed_aggregate::MEMORY_BYTES_DEFAULT;
 
 /// The output column with a window's first microsecond.
@@ -172,7 +172,6 @@ impl OperatorFactory for Tumbling {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        append_only(input)?;
         key_in(input, &self.key)?;
         self.window()?;
         let (_, output, _) = self.bind(input)?;

@@ -394,6 +394,11 @@ impl Operator for TumblingOperator {
         self.fire(cx)
     }
 
+    /// A window is in the state until it has fired, and the saved watermark fires what is left.
+    fn is_interruptible(&self) -> bool {
+        true
+    }
+
     fn resume(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
         self.fire(cx)
     }

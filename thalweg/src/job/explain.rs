@@ -137,8 +137,7 @@ fn columns(edge: &EdgeSchema) -> String {
     let columns = columns.collect::<Vec<_>>().join(", ");
     match &edge.mode {
         Mode::Append => columns,
-        Mode::Upsert(key) => format!("{columns}; upsert by {}", key.join(", ")),
-        Mode::Retract => format!("{columns}; retract"),
+        mode => format!("{columns}; {mode}"),
     }
 }
 

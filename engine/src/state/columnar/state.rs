@@ -67,8 +67,10 @@ impl ColumnarState {
     ///
     /// # Errors
     /// A user error when the checkpoint was made with another key or another state; an external
-    /// error when the store or the snapshot cannot be read.
+    /// error when the store or the snapshot cannot be read; an internal error when the operator has
+    /// keyed state already.
     pub fn open(cx: &mut OpenContext<'_>, spec: &ColumnarSpec) -> Result<ColumnarState> {
+        cx.claim_keyed_state()?;
         let info = cx.info;
         let key_groups = KeyGroupRange::of_subtask(info.subtask, info.parallelism, info.max_parallelism);
         let keys = KeyCodec::new(&spec.key)?;

@@ -13,7 +13,7 @@ use crate::graph::Uid;
 use crate::metrics::MetricGroup;
 use crate::operator::{OpenContext, OperatorSnapshot, SubtaskInfo, Waker};
 use crate::state::key_encoding::hash_keys;
-use crate::state::{MapBackend, RestoredState, StateBackend};
+use crate::state::{KeyedStateSpec, MapBackend, RestoredState, StateBackend};
 
 /// A state of a counter and a string, for keys that are words or strings.
 struct Site {
@@ -24,7 +24,12 @@ struct Site {
 }
 
 impl Site {
-    fn open(&self, restored: &RestoredState, generation: u64) -> crate::Result<ColumnarState> {
+    fn opening<T>(
+        &self,
+        restored: &RestoredState,
+        generation: u64,
+        open: impl FnOnce(&mut OpenContext<'_>) -> T,
+    ) -> T {
         let info = SubtaskInfo {
             job: "job".into(),
             uid: Uid::new("table").unwrap(),
@@ -42,16 +47,25 @@ impl Site {
             metrics: &MetricGroup::default(),
             waker: &Waker::new(|| {}),
             now: 0,
+            has_keyed_state: false,
         };
-        let spec = ColumnarSpec {
+        open(&mut cx)
+    }
+
+    fn open(&self, restored: &RestoredState, generation: u64) -> crate::Result<ColumnarState> {
+        let spec = self.spec();
+        self.opening(restored, generation, |cx| ColumnarState::open(cx, &spec))
+    }
+
+    fn spec(&self) -> ColumnarSpec {
+        ColumnarSpec {
             key: vec![if self.by_name { DataType::Utf8View } else { DataType::UInt64 }],
             namespaced: false,
             words: vec![WordKind::Plain, WordKind::Bytes],
             timer_offsets: vec![],
             describe: "count and text".into(),
             bytes_max: self.bytes_max,
-        };
-        ColumnarState::open(&mut cx, &spec)
+        }
     }
 
     fn column(&self, keys: &[u64]) -> ArrayRef {
@@ -216,4 +230,25 @@ fn garbage_in_the_arena_is_left_behind() {
     }
     // A thousand keys and texts of some 25 bytes each, and at most two mebibytes of garbage.
     assert!(state.bytes() < 3_000_000, "{} bytes", state.bytes());
+}
+
+#[test]
+fn a_second_keyed_state_in_one_operator_is_refused_in_any_combination() {
+    let storage: Arc<dyn CheckpointStorage> = Arc::new(MemoryStorage::new());
+    let scratch = tempfile::tempdir().unwrap();
+    let backend = Arc::new(MapBackend::new(scratch.path()));
+    let site = Site { backend, storage, by_name: false, bytes_max: 1 << 20 };
+    let spec = site.spec();
+    let columnar = |cx: &mut OpenContext<'_>| ColumnarState::open(cx, &spec).map(drop);
+    let keyed = |cx: &mut OpenContext<'_>| cx.keyed_state(KeyedStateSpec::default()).map(drop);
+    type Open<'a> = &'a dyn Fn(&mut OpenContext<'_>) -> crate::Result<()>;
+    let pairs: [[Open<'_>; 2]; 4] =
+        [[&columnar, &keyed], [&keyed, &columnar], [&keyed, &keyed], [&columnar, &columnar]];
+    for [first, second] in pairs {
+        let refused = site.opening(&RestoredState::default(), 1, |cx| {
+            first(cx).unwrap();
+            second(cx).unwrap_err().to_string()
+        });
+        assert!(refused.contains("operator table opens keyed state twice"), "{refused}");
+    }
 }

@@ -96,6 +96,7 @@ impl Site {
             metrics: &Registry::default().group(Vec::new()),
             waker: &Waker::new(|| ()),
             now: 0,
+            has_keyed_state: false,
         };
         cx.keyed_state(self.spec.clone())
     }

@@ -4,46 +4,32 @@
 //! Its rules:
 //! - one checkpoint at a time: triggered, acknowledged by every task, published, committed;
 //! - a checkpoint that is declined, late or not published is aborted, and the tasks are told;
+//! - while nobody knows whether a checkpoint is published no other one begins, and none is restored;
 //! - commits are made in the order of their checkpoints, and known only when they are logged;
 //! - a bounded job ends after a checkpoint that was taken after every end of data has committed;
 //! - a task that fails stops all tasks; the restart strategy decides what follows.
 
+mod checkpoints;
+mod commits;
+mod phase;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::decision::{Action, CheckpointContent, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole};
+use self::checkpoints::Publishing;
+use self::commits::Commits;
+use self::phase::{AfterCancel, Phase};
+use super::decision::{Action, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole};
 use super::pending::PendingCheckpoint;
-use super::restart::RestartDecision;
 use super::source_coordinator::{SourceCoordinator, SourceEffect, SourceRole};
 use super::{FromTask, TaskBlame, TaskId, ToTask};
 use crate::checkpoint::{CheckpointId, FileHandle};
 use crate::graph::Uid;
-use crate::sink::Committable;
 use crate::source::EnumeratorEvent;
-use crate::time::{Micros, SECOND};
+use crate::time::Micros;
 use crate::{Error, Result};
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Waits for `Restored`.
-    Restoring,
-    /// Tasks are deployed and run.
-    Running,
-    /// Tasks are told to stop; what follows when the last one has.
-    Cancelling(AfterCancel),
-    /// Waits to restart.
-    Delayed { until: Micros },
-    /// The sources were told to send the end.
-    Ending,
-    /// Over.
-    Done,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum AfterCancel {
-    Restart(String, TaskBlame),
-    Finish(Outcome),
-}
 
 /// The coordinator of one job.
 pub struct Coordinator {
@@ -59,13 +45,12 @@ pub struct Coordinator {
     alive: BTreeSet<TaskId>,
     data_ended: BTreeSet<TaskId>,
     pending: Option<PendingCheckpoint>,
-    publishing: Option<CheckpointContent>,
+    publishing: Option<Publishing>,
     next_number: u64,
     next_trigger_at: Micros,
     failures_in_row: u32,
     known: Arc<BTreeMap<String, FileHandle>>,
-    uncommitted: BTreeMap<CheckpointId, Vec<Committable>>,
-    committing: Option<CheckpointId>,
+    commits: Commits,
     stop_asked: bool,
     /// The checkpoint after which the job may end or stop.
     last: Option<CheckpointId>,
@@ -101,8 +86,7 @@ impl Coordinator {
             next_trigger_at: Micros::MAX,
             failures_in_row: 0,
             known: Arc::default(),
-            uncommitted: BTreeMap::new(),
-            committing: None,
+            commits: Commits::default(),
             stop_asked: false,
             last: None,
             last_published: None,
@@ -124,13 +108,15 @@ impl Coordinator {
     /// When the coordinator wants a [`Event::Tick`]; `None`: not by time.
     pub fn tick_at(&self) -> Option<Micros> {
         match &self.phase {
-            Phase::Delayed { until } => Some(*until),
+            Phase::Delayed { until } => self.publishing.is_none().then_some(*until),
             Phase::Running => {
                 let timeout =
                     self.pending.as_ref().map(|pending| pending.started + self.config.checkpoint_timeout);
                 let trigger =
                     (self.pending.is_none() && self.publishing.is_none()).then_some(self.next_trigger_at);
-                [timeout, trigger.filter(|&at| at < Micros::MAX)].into_iter().flatten().min()
+                let settle = self.publishing.as_ref().and_then(|publishing| publishing.settle_at);
+                let trigger = trigger.filter(|&at| at < Micros::MAX);
+                [timeout, trigger, settle].into_iter().flatten().min()
             }
             _ => None,
         }
@@ -152,12 +138,12 @@ impl Coordinator {
     fn dispatch(&mut self, now: Micros, event: Event) -> Result<()> {
         match event {
             Event::Restored(restored) => self.restored(now, restored)?,
-            Event::RestoreFailed { error, retryable } => {
-                if retryable {
-                    self.restart_or_finish(now, error, TaskBlame::External);
-                } else {
-                    self.finish(Outcome::Failed { error, blame: TaskBlame::User });
-                }
+            Event::RestoreFailed { error, fenced: true, .. } => self.finish(Outcome::Fenced { error }),
+            Event::RestoreFailed { error, retryable: true, .. } => {
+                self.restart_or_finish(now, error, TaskBlame::External);
+            }
+            Event::RestoreFailed { error, .. } => {
+                self.finish(Outcome::Failed { error, blame: TaskBlame::User });
             }
             Event::Task(id, message) if id.attempt == self.attempt => self.task(now, id, message)?,
             Event::Task(..) => {}
@@ -170,19 +156,24 @@ impl Coordinator {
             Event::PublishFailed { checkpoint, error, fenced } => {
                 if fenced {
                     self.cancel(AfterCancel::Finish(Outcome::Fenced { error }));
-                } else if self.publishing.as_ref().is_some_and(|content| content.checkpoint == checkpoint) {
-                    self.publishing = None;
-                    self.checkpoint_failed(now, checkpoint, &error);
+                } else {
+                    self.not_published(now, checkpoint, &error);
                 }
             }
+            Event::PublishInDoubt { checkpoint, error } => self.publish_in_doubt(now, checkpoint, &error),
             Event::Committed(checkpoint) => self.committed(checkpoint),
             Event::CommitFailed { checkpoint, error, fenced } => {
-                self.committing = None;
+                self.commits.failed(checkpoint);
                 let error = format!("commit of checkpoint {checkpoint}: {error}");
                 if fenced {
                     self.cancel(AfterCancel::Finish(Outcome::Fenced { error }));
                 } else {
                     self.fail(&error, TaskBlame::External, true);
+                }
+            }
+            Event::Tidied => {
+                if let Phase::Tidying(outcome) = self.phase.clone() {
+                    self.finish(outcome);
                 }
             }
             Event::Stop => self.stop_asked = true,
@@ -199,8 +190,7 @@ impl Coordinator {
         }
         self.known = restored.known;
         self.next_number = self.next_number.max(restored.next_number);
-        self.uncommitted = restored.uncommitted;
-        self.committing = None;
+        self.commits = Commits::restored(restored.uncommitted);
         self.last_published = restored.checkpoint;
         self.restored_from = restored.checkpoint;
         self.attempt += 1;
@@ -233,7 +223,7 @@ impl Coordinator {
             FromTask::Running => {
                 self.running.insert(id);
             }
-            FromTask::Acknowledged { checkpoint, parts, released, finished } => {
+            FromTask::Acknowledged { checkpoint, parts, released, finished, .. } => {
                 let Some(pending) = self.pending.as_mut().filter(|pending| pending.checkpoint == checkpoint)
                 else {
                     return Ok(());
@@ -244,7 +234,7 @@ impl Coordinator {
                     self.publish(complete);
                 }
             }
-            FromTask::Declined { checkpoint, reason } => {
+            FromTask::Declined { checkpoint, reason, .. } => {
                 if self.pending.as_ref().is_some_and(|pending| pending.checkpoint == checkpoint) {
                     self.pending = None;
                     self.checkpoint_failed(now, checkpoint, &format!("task {id}: {reason}"));
@@ -284,72 +274,11 @@ impl Coordinator {
         Ok(())
     }
 
-    fn all_stopped(&mut self, now: Micros) {
-        match self.phase.clone() {
-            Phase::Ending => self.finish(Outcome::Completed),
-            Phase::Cancelling(AfterCancel::Finish(outcome)) => self.finish(outcome),
-            Phase::Cancelling(AfterCancel::Restart(error, blame)) => {
-                self.restart_or_finish(now, error, blame)
-            }
-            _ => {}
-        }
-    }
-
-    fn restart_or_finish(&mut self, now: Micros, error: String, blame: TaskBlame) {
-        match self.config.restart.decide(self.restarts) {
-            RestartDecision::After(delay) => {
-                self.restarts += 1;
-                self.phase = Phase::Delayed { until: now + delay };
-                tracing::warn!(%error, restarts = self.restarts, "restarting from the last checkpoint");
-            }
-            RestartDecision::GiveUp => self.finish(Outcome::Failed { error, blame }),
-        }
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        self.phase = Phase::Done;
-        self.actions.push_back(Action::Finish(outcome));
-    }
-
-    fn fail(&mut self, error: &str, blame: TaskBlame, retryable: bool) {
-        let after = if retryable {
-            AfterCancel::Restart(error.to_string(), blame)
-        } else {
-            AfterCancel::Finish(Outcome::Failed { error: error.to_string(), blame })
-        };
-        tracing::error!(error, retryable, "task failed");
-        self.cancel(after);
-    }
-
-    fn cancel(&mut self, after: AfterCancel) {
-        match &self.phase {
-            Phase::Done => return,
-            // The first failure is the cause; only leaving for good overrides a restart.
-            Phase::Cancelling(AfterCancel::Finish(_)) => return,
-            Phase::Cancelling(AfterCancel::Restart(..)) if matches!(after, AfterCancel::Restart(..)) => {
-                return;
-            }
-            _ => {}
-        }
-        self.pending = None;
-        self.publishing = None;
-        self.last = None;
-        if self.alive.is_empty() {
-            if let AfterCancel::Finish(outcome) = after {
-                self.finish(outcome);
-            }
-            return;
-        }
-        for id in &self.alive {
-            self.actions.push_back(Action::ToTask(id.clone(), ToTask::Cancel));
-        }
-        self.phase = Phase::Cancelling(after);
-    }
-
     /// Does what time and the state of things ask for.
     fn advance(&mut self, now: Micros) {
         if let Phase::Delayed { until } = self.phase
             && until <= now
+            && self.publishing.is_none()
         {
             self.phase = Phase::Restoring;
             self.actions.push_back(Action::Restore);
@@ -357,16 +286,13 @@ impl Coordinator {
         if self.stop_asked && matches!(self.phase, Phase::Delayed { .. }) {
             self.finish(Outcome::Stopped);
         }
+        if self.phase == Phase::Running {
+            self.abort_late(now);
+        }
         if self.phase != Phase::Running {
             return;
         }
-        if let Some(pending) = &self.pending
-            && now >= pending.started + self.config.checkpoint_timeout
-        {
-            let (checkpoint, missing) = (pending.checkpoint, pending.missing());
-            self.pending = None;
-            self.checkpoint_failed(now, checkpoint, &format!("timed out; not acknowledged by {missing}"));
-        }
+        self.settle_due(now);
         if self.last.is_some_and(|last| self.is_settled(last)) {
             self.leave();
             return;
@@ -379,119 +305,6 @@ impl Coordinator {
         // After a failed last checkpoint the next try waits for its time.
         if idle && (due || urgent && self.failures_in_row == 0) {
             self.trigger(now, all_ended || self.stop_asked);
-        }
-    }
-
-    /// Whether a checkpoint is published and nothing up to it is uncommitted.
-    fn is_settled(&self, checkpoint: CheckpointId) -> bool {
-        self.last_published >= Some(checkpoint) && self.uncommitted.keys().all(|&other| other > checkpoint)
-    }
-
-    fn leave(&mut self) {
-        if self.data_ended.len() < self.roles.len() {
-            self.cancel(AfterCancel::Finish(Outcome::Stopped));
-            return;
-        }
-        self.phase = Phase::Ending;
-        for index in 0..self.roles.len() {
-            if self.roles[index].source.is_some() {
-                self.actions.push_back(Action::ToTask(self.task_id(index), ToTask::Finish));
-            }
-        }
-    }
-
-    fn trigger(&mut self, now: Micros, last: bool) {
-        let checkpoint = CheckpointId { generation: self.generation, number: self.next_number };
-        self.next_number += 1;
-        self.next_trigger_at = now + self.config.checkpoint_interval;
-        let enumerators = self.sources.iter().map(|(uid, source)| (uid.clone(), source.snapshot())).collect();
-        self.pending = Some(PendingCheckpoint::new(checkpoint, now, self.alive.clone(), enumerators));
-        if last {
-            self.last = Some(checkpoint);
-        }
-        // Sources last: whoever gets a barrier knows the checkpoint already.
-        for wants_source in [false, true] {
-            for index in 0..self.roles.len() {
-                if self.roles[index].source.is_some() == wants_source {
-                    let trigger = ToTask::Trigger { checkpoint, known: self.known.clone() };
-                    self.actions.push_back(Action::ToTask(self.task_id(index), trigger));
-                }
-            }
-        }
-    }
-
-    fn publish(&mut self, complete: PendingCheckpoint) {
-        let uids = self.roles.iter().map(|role| (role.id.chain, role.uids.clone())).collect();
-        let content = complete.into_content(&uids, self.uncommitted.clone());
-        self.actions.push_back(Action::Publish(Box::new(content.0.clone())));
-        for (uid, splits) in content.1 {
-            if let Some(source) = self.sources.get_mut(&uid) {
-                source.hold_released(content.0.checkpoint, splits);
-            }
-        }
-        self.publishing = Some(content.0);
-    }
-
-    fn published(
-        &mut self,
-        now: Micros,
-        checkpoint: CheckpointId,
-        known: Arc<BTreeMap<String, FileHandle>>,
-    ) -> Result<()> {
-        let Some(content) = self.publishing.take_if(|content| content.checkpoint == checkpoint) else {
-            return Ok(());
-        };
-        self.failures_in_row = 0;
-        self.last_published = Some(checkpoint);
-        self.known = known;
-        // Without committables too: only what is known to be committed is ever collected.
-        self.uncommitted.insert(checkpoint, content.committables());
-        self.next_trigger_at = self.next_trigger_at.max(now);
-        self.tell_all(&ToTask::Completed(checkpoint));
-        let uids: Vec<_> = self.sources.keys().cloned().collect();
-        for uid in uids {
-            let effects = match self.sources.get_mut(&uid) {
-                Some(source) => source.checkpoint_completed(checkpoint)?,
-                None => Vec::new(),
-            };
-            self.source_effects(&uid, effects);
-        }
-        self.commit_next();
-        Ok(())
-    }
-
-    fn commit_next(&mut self) {
-        if self.committing.is_none()
-            && let Some((&checkpoint, committables)) = self.uncommitted.first_key_value()
-        {
-            self.committing = Some(checkpoint);
-            self.actions.push_back(Action::Commit(checkpoint, committables.clone()));
-        }
-    }
-
-    fn committed(&mut self, checkpoint: CheckpointId) {
-        self.committing = None;
-        self.uncommitted.remove(&checkpoint);
-        self.commit_next();
-    }
-
-    fn checkpoint_failed(&mut self, now: Micros, checkpoint: CheckpointId, reason: &str) {
-        tracing::warn!(%checkpoint, reason, "checkpoint failed");
-        self.failures_in_row += 1;
-        self.last = self.last.filter(|&last| last != checkpoint);
-        for source in self.sources.values_mut() {
-            source.checkpoint_aborted(checkpoint);
-        }
-        self.tell_all(&ToTask::Aborted(checkpoint));
-        if self.failures_in_row >= self.config.checkpoint_failures_max {
-            let error = format!("{} checkpoints failed in a row, the last: {reason}", self.failures_in_row);
-            self.failures_in_row = 0;
-            self.fail(&error, TaskBlame::External, true);
-            return;
-        }
-        let retry_at = now + self.config.checkpoint_interval.min(SECOND);
-        if self.stop_asked || self.data_ended.len() == self.roles.len() {
-            self.next_trigger_at = retry_at;
         }
     }
 

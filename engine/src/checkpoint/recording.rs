@@ -1,0 +1,91 @@
+//! A store that remembers what was written through it: whoever writes a part of a checkpoint that
+//! comes to nothing can say which objects it leaves behind.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{CheckpointStorage, ObjectInfo, PutOutcome};
+use crate::Result;
+
+/// A store that remembers the paths that were written, those of failed writes too: they may have
+/// taken effect.
+pub struct RecordingStorage {
+    inner: Arc<dyn CheckpointStorage>,
+    written: Mutex<Vec<String>>,
+}
+
+impl RecordingStorage {
+    /// Writes to `inner`.
+    pub fn new(inner: Arc<dyn CheckpointStorage>) -> RecordingStorage {
+        RecordingStorage { inner, written: Mutex::default() }
+    }
+
+    /// The paths written so far, in order.
+    pub fn written(&self) -> Vec<String> {
+        self.written.lock().clone()
+    }
+
+    fn record(&self, path: &str) {
+        self.written.lock().push(path.to_owned());
+    }
+}
+
+impl CheckpointStorage for RecordingStorage {
+    fn put(&self, path: &str, data: Bytes) -> Result<()> {
+        self.record(path);
+        self.inner.put(path, data)
+    }
+
+    fn put_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome> {
+        self.record(path);
+        self.inner.put_if_absent(path, data)
+    }
+
+    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
+        self.record(path);
+        self.inner.put_file(path, local)
+    }
+
+    fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        self.inner.get(path)
+    }
+
+    fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.inner.get_range(path, range)
+    }
+
+    fn get_file(&self, path: &str, local: &Path) -> Result<Option<u64>> {
+        self.inner.get_file(path, local)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        self.inner.list(prefix)
+    }
+
+    fn delete(&self, path: &str) -> Result<()> {
+        self.inner.delete(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fault::Fault;
+    use super::super::{FaultyStorage, JobLayout, MemoryStorage};
+    use super::*;
+
+    #[test]
+    fn a_write_that_failed_is_remembered_for_it_may_have_taken_effect() {
+        let layout = JobLayout::new("job").unwrap();
+        let memory = Arc::new(MemoryStorage::new());
+        let faulty = FaultyStorage::new(memory, layout, Box::new(|_| Fault::FailAfter));
+        let recording = RecordingStorage::new(Arc::new(faulty));
+        assert!(recording.put("job/a", Bytes::new()).is_err());
+        assert!(recording.put_if_absent("job/b", Bytes::new()).is_err());
+        assert!(recording.get("job/c").is_err());
+        assert_eq!(recording.written(), ["job/a", "job/b"]);
+    }
+}

@@ -1,0 +1,203 @@
+//! What a task does about commands that come while it works.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::Result;
+use crate::checkpoint::{CheckpointId, FileHandle, MemoryStorage, SnapshotSite};
+use crate::cluster::{FromTask, TaskId, ToTask};
+use crate::graph::{ChainId, Partitioner, Uid};
+use crate::metrics::Registry;
+use crate::operator::{Operator, OperatorContext, OperatorSnapshot, Step, Waker};
+use crate::record::Batch;
+use crate::state::MapBackend;
+use crate::time::Watermark;
+
+const FIRST: CheckpointId = CheckpointId { generation: 1, number: 1 };
+const SECOND: CheckpointId = CheckpointId { generation: 1, number: 2 };
+
+type Heard = Arc<Mutex<Vec<String>>>;
+
+/// Writes down what it is told.
+struct Scribe(Heard);
+
+impl Operator for Scribe {
+    fn process(&mut self, _: usize, _: Batch, _: &mut OperatorContext<'_>) -> Result<Step> {
+        Ok(Step::Done)
+    }
+
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
+        self.0.lock().push(format!("snapshot {checkpoint}"));
+        let heard = self.0.clone();
+        let task = move |site: &SnapshotSite| {
+            heard.lock().push(format!("knows {}", site.known.len()));
+            Ok(Vec::new())
+        };
+        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(task)] })
+    }
+
+    fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
+        self.0.lock().push(format!("aborted {checkpoint}"));
+        Ok(())
+    }
+}
+
+struct AtOnce;
+
+impl Background for AtOnce {
+    fn spawn(&self, _name: &str, job: Job, _on_panic: OnPanic) {
+        job();
+    }
+}
+
+fn batch(rows: i64) -> Batch {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+    Batch::new(RecordBatch::try_from_iter([("n", column)]).unwrap())
+}
+
+/// A task of one operator between a channel and, perhaps, another.
+fn task(
+    operator: Box<dyn Operator>,
+    mailbox: Arc<Mailbox>,
+    from: Arc<Channel>,
+    to: Option<Arc<Channel>>,
+) -> Task {
+    let head = Uid::new("operator").unwrap();
+    let id = TaskId { attempt: 1, chain: ChainId(0), subtask: 0, head: head.clone() };
+    let environment = TaskEnvironment {
+        clock: Arc::new(ManualClock::new(0)),
+        background: Arc::new(AtOnce),
+        reports: Arc::new(|_, _: FromTask| {}),
+        storage: Arc::new(MemoryStorage::new()),
+        backend: Arc::new(MapBackend::default()),
+        job_path: "job".into(),
+    };
+    let metrics = Registry::default().group(Vec::new());
+    let gauges = TaskGauges { watermark: metrics.gauge("w", "."), pause: metrics.gauge("p", ".") };
+    let opener: Opener = Box::new(move || {
+        let waker = Waker::new(|| {});
+        let link = ChainLink {
+            uid: head,
+            name: "operator".into(),
+            operator,
+            targets: vec![to.iter().map(|_| Target::Edge(0)).collect()],
+            rows_in: metrics.counter("i", "."),
+            rows_out: metrics.counter("o", "."),
+        };
+        let edge = |to| EdgeWriter::new(Partitioner::Forward, 128, batch(1).schema(), vec![to], &waker, 0);
+        let gate = InputGate::new(vec![(0, from)], &waker);
+        Ok((Head::Gate(gate), Chain::new(vec![link], Vec::new(), 1), to.into_iter().map(edge).collect()))
+    });
+    Task::new(id, environment, mailbox, opener, Arc::new(AtomicBool::new(false)), gauges)
+}
+
+/// What a scribe hears of the second barrier, which waits in its task's channel; `commands` come
+/// when the task has looked into its mailbox and is about to look into the channel.
+fn polled(commands: Vec<ToTask>) -> Vec<String> {
+    let heard = Heard::default();
+    let mailbox = Mailbox::new(Waker::new(|| {}));
+    let channel = Channel::new(ChannelBounds { rows_max: 1, bytes_max: 1 << 20 });
+    channel.try_send(Element::Barrier(SECOND));
+    channel.try_send(Element::Batch(batch(1)));
+    let refused = channel.try_send(Element::Batch(batch(1)));
+    assert!(refused.is_some(), "the sender waits: it is woken when the gate reads");
+    let (commands, to) = (Mutex::new(commands), mailbox.clone());
+    channel.set_sender(Waker::new(move || commands.lock().drain(..).for_each(|command| to.send(command))));
+
+    let mut task = task(Box::new(Scribe(heard.clone())), mailbox, channel, None);
+    for _ in 0..5 {
+        if task.poll().unwrap() == TaskPoll::Finished {
+            heard.lock().push("finished".into());
+            break;
+        }
+    }
+    let heard = heard.lock();
+    heard.clone()
+}
+
+fn trigger() -> ToTask {
+    let file = FileHandle { name: "f".into(), path: "p".into(), bytes: 0, hash: "h".into() };
+    ToTask::Trigger { checkpoint: SECOND, known: Arc::new(BTreeMap::from([("h".into(), file)])) }
+}
+
+#[test]
+fn what_was_said_before_the_barrier_was_sent_is_heard_before_the_snapshot() {
+    let heard = polled(vec![ToTask::Aborted(FIRST), trigger()]);
+    assert_eq!(heard, ["aborted 1-1", "snapshot 1-2", "knows 1"]);
+}
+
+#[test]
+fn a_barrier_whose_checkpoint_is_aborted_meanwhile_takes_no_snapshot() {
+    assert_eq!(polled(vec![trigger(), ToTask::Aborted(SECOND)]), ["aborted 1-2"]);
+}
+
+#[test]
+fn a_task_that_is_cancelled_at_a_barrier_stops_without_a_snapshot() {
+    assert_eq!(polled(vec![trigger(), ToTask::Cancel]), ["finished"]);
+}
+
+/// Fires one row a step for a watermark.
+struct Fires {
+    left: u32,
+    is_interruptible: bool,
+}
+
+impl Operator for Fires {
+    fn process(&mut self, _: usize, _: Batch, _: &mut OperatorContext<'_>) -> Result<Step> {
+        Ok(Step::Done)
+    }
+
+    fn watermark(&mut self, _: Watermark, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        self.resume(cx)
+    }
+
+    fn is_interruptible(&self) -> bool {
+        self.is_interruptible
+    }
+
+    fn resume(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        cx.emit(batch(1));
+        self.left -= 1;
+        Ok(if self.left == 0 { Step::Done } else { Step::More })
+    }
+}
+
+/// What leaves a task whose last watermark fires 1,000 rows, one a step, with a barrier right
+/// behind it.
+fn fired(is_interruptible: bool) -> Vec<Element> {
+    let (from, to) = (Channel::new(ChannelBounds::default()), Channel::new(ChannelBounds::default()));
+    for element in [Element::Watermark(Watermark::MAX), Element::EndOfData, Element::Barrier(SECOND)] {
+        assert!(from.try_send(element).is_none());
+    }
+    let mailbox = Mailbox::new(Waker::new(|| {}));
+    let operator = Box::new(Fires { left: 1_000, is_interruptible });
+    let mut task = task(operator, mailbox, from, Some(to.clone()));
+    while task.poll().unwrap() == TaskPoll::Ready {}
+    std::iter::from_fn(|| to.try_receive()).collect()
+}
+
+fn barrier_at(elements: &[Element]) -> usize {
+    elements.iter().position(|element| matches!(element, Element::Barrier(SECOND))).expect("a barrier")
+}
+
+#[test]
+fn a_barrier_overtakes_a_long_firing_that_may_be_interrupted_and_nothing_else_does() {
+    let elements = fired(true);
+    assert_eq!(barrier_at(&elements), 1, "after the first step");
+    assert_eq!(elements.len(), 1_003);
+    assert!(elements[2..1_001].iter().all(|element| matches!(element, Element::Batch(_))));
+    let [.., Element::Watermark(Watermark::MAX), Element::EndOfData] = elements[..] else {
+        panic!("the watermark is forwarded last: {:?}", &elements[1_000..]);
+    };
+}
+
+#[test]
+fn a_barrier_waits_for_a_firing_that_may_not_be_interrupted() {
+    let elements = fired(false);
+    assert_eq!((barrier_at(&elements), elements.len()), (1_002, 1_003));
+}
