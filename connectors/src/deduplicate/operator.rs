@@ -161,7 +161,7 @@ impl Open {
 
 impl Operator for Dropper {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        let mut keyed = cx.keyed_state(KeyedStateSpec::default())?;
+        let mut keyed = cx.keyed_state(KeyedStateSpec::of_backend(cx.backend.as_ref()))?;
         let seen = keyed.value("seen")?;
         let metrics = cx.metrics;
         self.open = Some(Open {
