@@ -4,4 +4,6 @@
 
 mod damaged;
 mod killed;
+mod rule;
 mod simulated;
+mod straight;
