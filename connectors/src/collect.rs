@@ -10,7 +10,7 @@ use thalweg_engine::graph::Uid;
 use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
-use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::record::{Batch, EdgeSchema, Mode, Record, RecordReader};
 use thalweg_engine::sink::{Committable, Committer};
 use thalweg_engine::{Error, Result};
 
@@ -57,6 +57,18 @@ impl Collected {
     /// How many rows count.
     pub fn row_count(&self) -> usize {
         self.0.lock().rows.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// The rows that count as records, in the order in which they came to count.
+    ///
+    /// # Errors
+    /// A user error when the rows are not such records.
+    pub fn records<T: Record>(&self) -> Result<Vec<T>> {
+        let mut records = Vec::new();
+        for batch in self.batches() {
+            records.extend(RecordReader::<T>::new(&batch)?.rows().map(T::from_row));
+        }
+        Ok(records)
     }
 
     /// The rows that count as JSON objects, sorted: two runs with the same multiset of rows have

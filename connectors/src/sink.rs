@@ -20,15 +20,15 @@ pub trait Sink {
     fn into_parts(self) -> SinkParts;
 }
 
-/// Ends streams in sinks.
+/// Ends streams in sinks: those of batches, and typed ones.
 pub trait StreamSink {
     /// Ends the stream in `sink`; the answer is for its uid and parallelism.
     fn sink(&self, sink: impl Sink) -> Stream;
 }
 
-impl StreamSink for Stream {
+impl<S: AsRef<Stream>> StreamSink for S {
     fn sink(&self, sink: impl Sink) -> Stream {
         let parts = sink.into_parts();
-        self.sink_dyn(parts.factory, parts.committer)
+        self.as_ref().sink_dyn(parts.factory, parts.committer)
     }
 }

@@ -19,13 +19,12 @@ pub enum Blame {
 
 /// An error with its blame, its cause and the contexts that were added on the way up.
 ///
-/// `Display` prints the outermost context first and the cause last, on one line.
-#[derive(Debug)]
+/// `Display` prints the outermost context first and the cause last, on one line; `Debug` adds whose
+/// the error is, for it is what a `main` that returns one prints.
 pub struct Error {
     inner: Box<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     blame: Blame,
     retryable: bool,
@@ -102,6 +101,12 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} ({:?} error)", self.inner.blame)
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.inner.source.as_ref().map(|source| source.as_ref() as _)
@@ -138,6 +143,7 @@ mod tests {
         let io = std::io::Error::other("disk on fire");
         let error = Error::external("cannot write").caused_by(io).context("file a").context("operator b");
         assert_eq!(error.to_string(), "operator b: file a: cannot write: disk on fire");
+        assert_eq!(format!("{error:?}"), format!("{error} (External error)"));
         assert!(error.is_retryable());
         assert_eq!(error.blame(), Blame::External);
     }

@@ -21,8 +21,9 @@ use thalweg_engine::{Error, Result};
 use crate::aggregate::{AggregateSet, AggregateSpec};
 use crate::bound_input::{BoundInput, key_in};
 
-/// Bytes of keys and states that an instance keeps in memory when the job does not say.
-pub const MEMORY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
+/// Bytes of keys and states that an instance keeps in memory when neither the operator nor the
+/// process's budget says.
+const MEMORY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
 
 /// Running aggregates per key. The input is keyed and append; the output has the key's columns and
 /// the aggregates, in upsert mode by the key.
@@ -30,7 +31,7 @@ pub const MEMORY_BYTES_DEFAULT: usize = 256 * 1024 * 1024;
 pub struct KeyedAggregate {
     key: Vec<usize>,
     aggregates: Vec<AggregateSpec>,
-    memory_bytes: usize,
+    memory_bytes: Option<usize>,
     input: Arc<BoundInput>,
 }
 
@@ -41,16 +42,16 @@ impl KeyedAggregate {
         KeyedAggregate {
             key: key.to_vec(),
             aggregates: aggregates.into_iter().collect(),
-            memory_bytes: MEMORY_BYTES_DEFAULT,
+            memory_bytes: None,
             input: Arc::default(),
         }
     }
 
     /// Bounds the bytes of keys and states that an instance keeps in memory; the others are in its
-    /// store.
+    /// store. By default the instance's share of the process's budget.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
-        self.memory_bytes = bytes;
+        self.memory_bytes = Some(bytes);
         self
     }
 
@@ -136,6 +137,12 @@ pub(crate) fn key_hashes(batch: &Batch) -> Result<&[u64]> {
     Ok(hashes.values())
 }
 
+/// What an instance may keep in memory: what the operator says, or its share of the process's
+/// budget.
+pub(crate) fn memory_bytes(own: Option<usize>, cx: &OpenContext<'_>) -> usize {
+    own.or_else(|| cx.backend.instance_bytes()).unwrap_or(MEMORY_BYTES_DEFAULT)
+}
+
 impl Operator for KeyedAggregateOperator {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
         let spec = ColumnarSpec {
@@ -144,7 +151,7 @@ impl Operator for KeyedAggregateOperator {
             words: self.set.words().to_vec(),
             timer_offsets: Vec::new(),
             describe: self.set.describe(),
-            bytes_max: self.config.memory_bytes,
+            bytes_max: memory_bytes(self.config.memory_bytes, cx),
         };
         self.keys_in_memory = cx.metrics.gauge("state_keys_in_memory", "Keys whose state is in memory.");
         self.state = Some(ColumnarState::open(cx, &spec)?);

@@ -9,9 +9,15 @@ pub mod cli;
 pub mod config;
 pub mod job;
 pub mod prelude;
+pub mod run;
 pub mod testing;
 
 pub use thalweg_connectors as connectors;
 pub use thalweg_engine as engine;
 pub use thalweg_engine::{record, state};
 pub use thalweg_operators as operators;
+
+/// The README's program, so that it is one.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

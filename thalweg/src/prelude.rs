@@ -1,16 +1,21 @@
 //! What a program that builds a job needs: `use thalweg::prelude::*;`.
 
+pub use crate::run::{Job, RunningJob};
 pub use datafusion::prelude::{Expr, col, lit};
 pub use thalweg_connectors::collect::Collected;
+pub use thalweg_connectors::file::{FileSink, FileSource};
 pub use thalweg_connectors::format::{Csv, Json, OnDecodeError, Raw};
+pub use thalweg_connectors::generator::{Generate, Generator, KeyDistribution};
 pub use thalweg_connectors::kafka::{KafkaSource, OnOutage, Until};
+pub use thalweg_connectors::print::PrintSink;
 pub use thalweg_connectors::prism::{PrismSink, PrismTarget};
 pub use thalweg_connectors::sink::StreamSink;
 pub use thalweg_connectors::vec::VecSource;
+pub use thalweg_engine::cluster::{JobSummary, Outcome};
 pub use thalweg_engine::graph::{Environment, Graph, KeyedStream, Stream};
 pub use thalweg_engine::record::{Record, Timestamp};
 pub use thalweg_engine::state::{ListState, MapState, StateSize, ValueState};
-pub use thalweg_engine::time::{HOUR, MILLI, MINUTE, Micros, SECOND, Watermark, WatermarkStrategy};
+pub use thalweg_engine::time::{DAY, HOUR, MILLI, MINUTE, Micros, SECOND, Watermark, WatermarkStrategy};
 pub use thalweg_engine::{Context, Error, Result};
 pub use thalweg_operators::StreamExt;
 pub use thalweg_operators::aggregate::{AggregateSpec, count, first, last, max, mean, min, sum};

@@ -69,9 +69,9 @@ struct Running {
     address: String,
 }
 
-/// Starts the endless job and waits until its metrics are served.
-fn start_endless(directory: &Path) -> Running {
-    std::fs::write(directory.join("job.yaml"), ENDLESS).unwrap();
+/// Starts a job and waits until its metrics are served.
+fn start(directory: &Path, job: &str) -> Running {
+    std::fs::write(directory.join("job.yaml"), job).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
         .args(["run", "job.yaml", "--metrics-addr", "127.0.0.1:0", "--log-format", "json"])
         .current_dir(directory)
@@ -111,11 +111,11 @@ impl Running {
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok()).sum()
     }
 
-    /// Waits for a second checkpoint, so that there is something to go on from.
-    fn wait_for_checkpoints(&self) {
+    /// Waits until a metric is at least `least`.
+    fn wait_for(&self, metric: &str, least: i64) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.metric("checkpoints_completed_total") < 2 {
-            assert!(Instant::now() < deadline, "no checkpoint within a minute");
+        while self.metric(metric) < least {
+            assert!(Instant::now() < deadline, "{metric} below {least} for a minute");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -135,8 +135,9 @@ impl Running {
 fn a_signal_takes_a_last_checkpoint_and_the_next_run_goes_on_without_a_gap() {
     let directory = tempfile::tempdir().unwrap();
     for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
-        let running = start_endless(directory.path());
-        running.wait_for_checkpoints();
+        let running = start(directory.path(), ENDLESS);
+        // Two, so that there is something to go on from.
+        running.wait_for("checkpoints_completed_total", 2);
         running.signal(signal);
         let (exit, log) = running.end();
         assert_eq!(exit, Some(code), "{log}");
@@ -158,4 +159,106 @@ fn a_signal_takes_a_last_checkpoint_and_the_next_run_goes_on_without_a_gap() {
         "gaps or copies in {} ids",
         ids.len()
     );
+}
+
+/// A job whose checkpoints never complete: nobody acknowledges what it writes.
+const STUCK: &str = "
+job: stuck
+checkpoint: {interval: 100ms, store: file:checkpoints}
+sources:
+  numbers: {kind: generator, rows_per_second: 1000, columns: {id: sequence}}
+sinks:
+  nowhere:
+    kind: kafka
+    input: numbers
+    topic: out
+    bootstrap_servers: 127.0.0.1:1
+    format: json
+";
+
+#[test]
+fn a_second_signal_leaves_at_once_though_the_last_checkpoint_cannot_complete() {
+    for signals in [[libc::SIGINT, libc::SIGINT], [libc::SIGTERM, libc::SIGTERM]] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut running = start(directory.path(), STUCK);
+        running.wait_for("rows_in_total", 1);
+        running.signal(signals[0]);
+        running.wait_for("stop_signals_total", 1);
+        assert_eq!(running.child.try_wait().unwrap(), None, "it left without its last checkpoint");
+        running.signal(signals[1]);
+        let (exit, log) = running.end();
+        assert_eq!(exit, Some(3), "{log}");
+        assert!(log.contains("leaving at once"), "{log}");
+    }
+}
+
+#[test]
+fn a_bounded_job_ends_by_itself_with_a_summary() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = "job: bounded\nsources:\n  numbers: {kind: generator, rows: 5000, columns: {id: sequence}}\n\
+               steps:\n  few: {kind: filter, input: numbers, where: id < 10}\n\
+               sinks:\n  out: {kind: print, input: few}\n  rest: {kind: blackhole, input: numbers}\n";
+    let path = directory.path().join("job.yaml");
+    std::fs::write(&path, job).unwrap();
+    let output = thalweg(&["run", path.to_str().unwrap()]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(text(&output.stdout).lines().count(), 10);
+    let summary = said.lines().last().unwrap();
+    assert!(summary.starts_with("job bounded: done in "), "{summary}");
+    let counts = "; 5000 rows read, 5010 rows written, 0 restarts, at most ";
+    assert!(summary.contains(counts) && summary.ends_with(" MiB of memory"), "{summary}");
+}
+
+#[test]
+fn parallelism_on_the_command_line_wins_up_to_the_number_of_key_groups() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = "job: wide\nmax_parallelism: 4\n\
+               sources:\n  numbers: {kind: generator, rows: 10, columns: {id: sequence}}\n\
+               sinks:\n  out: {kind: print, input: numbers}\n";
+    let path = directory.path().join("job.yaml");
+    std::fs::write(&path, job).unwrap();
+    let output = thalweg(&["run", path.to_str().unwrap(), "--parallelism", "4"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).lines().all(|line| line.contains("> {")), "{}", text(&output.stdout));
+    let output = thalweg(&["run", path.to_str().unwrap(), "--parallelism", "5"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("--parallelism 5 exceeds `max_parallelism`, which is 4"), "{said}");
+}
+
+#[test]
+fn a_secret_is_said_by_no_command_at_any_log_level() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = "
+job: secretive
+checkpoint: {store: az://container/prefix, sas: '${HUSH}'}
+sources:
+  numbers: {kind: generator, rows: 10, columns: {id: sequence}}
+sinks:
+  out:
+    kind: kafka
+    input: numbers
+    topic: out
+    bootstrap_servers: 127.0.0.1:1
+    format: json
+    settings:
+      security.protocol: SASL_PLAINTEXT
+      sasl.mechanism: PLAIN
+      sasl.username: me
+      sasl.password: ${HUSH}
+";
+    let path = directory.path().join("job.yaml");
+    std::fs::write(&path, job).unwrap();
+    for (command, code) in [("check", 0), ("explain", 0), ("run", 1)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(["--log", "trace", command, path.to_str().unwrap()])
+            .env("HUSH", "sig=hunter2")
+            .env("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:1/devstoreaccount1")
+            .output()
+            .unwrap();
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{command}: {said}");
+        assert!(!said.contains("hunter2"), "{command} says a secret");
+    }
 }

@@ -67,7 +67,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Opens the state, restored.
     pub(super) fn open(cx: &mut OpenContext<'_>, config: &Deduplicate) -> Result<Memory> {
-        let mut keyed = cx.keyed_state(KeyedStateSpec::default())?;
+        let mut keyed = cx.keyed_state(KeyedStateSpec::of_backend(cx.backend.as_ref()))?;
         let max_parallelism = cx.info.max_parallelism;
         let share = (config.producers_max as u64).div_ceil(u64::from(max_parallelism.max(1)));
         Ok(Memory {

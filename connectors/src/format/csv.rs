@@ -28,13 +28,26 @@ pub struct Csv {
     delimiter: u8,
     header: bool,
     epoch: TimeUnit,
+    null: Option<Arc<str>>,
 }
 
 impl Csv {
     /// Records with these columns, separated by commas; files have no header.
     pub fn new(schema: &Schema) -> Csv {
         let schema = with_string_views(schema);
-        Csv { schema, delimiter: b',', header: false, epoch: TimeUnit::Millisecond }
+        Csv { schema, delimiter: b',', header: false, epoch: TimeUnit::Millisecond, null: None }
+    }
+
+    /// Records with the columns of a typed record.
+    pub fn of<T: thalweg_engine::record::Record>() -> Csv {
+        Csv::new(&T::schema())
+    }
+
+    /// A field of this text without quotes is a null too: `NA`.
+    #[must_use]
+    pub fn null(mut self, text: &str) -> Csv {
+        self.null = Some(text.into());
+        self
     }
 
     /// The byte between fields; a comma by default.
@@ -72,7 +85,8 @@ impl Csv {
             )));
         }
         let (delimiter, epoch, fields) = (self.delimiter, self.epoch, Fields::default());
-        Ok(Box::new(RowDecoder::new(&self.schema, CsvRows { delimiter, epoch, targets, fields })?))
+        let null = self.null.clone();
+        Ok(Box::new(RowDecoder::new(&self.schema, CsvRows { delimiter, epoch, null, targets, fields })?))
     }
 
     /// A decoder for records below this header.
@@ -107,7 +121,8 @@ impl Format for Csv {
 
     fn describe(&self) -> String {
         let delimiter = char::from(self.delimiter);
-        format!("csv delimiter {delimiter:?} header {} epoch {:?}", self.header, self.epoch)
+        let null = self.null.as_ref().map_or_else(String::new, |null| format!(" null {null:?}"));
+        format!("csv delimiter {delimiter:?} header {} epoch {:?}{null}", self.header, self.epoch)
     }
 }
 
@@ -181,6 +196,7 @@ impl Fields {
 struct CsvRows {
     delimiter: u8,
     epoch: TimeUnit,
+    null: Option<Arc<str>>,
     /// Which column each field goes to.
     targets: Vec<Option<usize>>,
     fields: Fields,
@@ -201,15 +217,16 @@ impl ReadRow for CsvRows {
                 column.truncate(row);
             }
             let (text, quoted) = self.fields.get(index);
-            read_field(column, text, quoted, self.epoch)
+            let is_null = !quoted && (text.is_empty() || self.null.as_deref() == Some(text));
+            read_field(column, text, is_null, self.epoch)
                 .map_err(|fault| fault.in_column(column.field().name()))?;
         }
         record.end_row()
     }
 }
 
-fn read_field(column: &mut Column, text: &str, quoted: bool, epoch: TimeUnit) -> Read<()> {
-    if text.is_empty() && !quoted {
+fn read_field(column: &mut Column, text: &str, is_null: bool, epoch: TimeUnit) -> Read<()> {
+    if is_null {
         return column.push_null("is empty and must not be null");
     }
     match &mut column.values {
@@ -390,6 +407,19 @@ mod tests {
                 (7, "not UTF-8 at byte 2"),
             ]
         );
+    }
+
+    #[test]
+    fn a_text_may_stand_for_null_unless_it_is_in_quotes() {
+        let mut decoder = Csv::new(&schema()).null("NA").decoder().unwrap();
+        decoder.push(b"NA,\"NA\",NA,");
+        decoder.push(b"1,NAN,2,NA");
+        let Decoded { records, bad } = decoder.flush().unwrap();
+        assert!(bad.is_empty(), "{bad:?}");
+        let nulls: Vec<_> = records.columns().iter().map(|column| column.null_count()).collect();
+        assert_eq!(nulls, [1, 0, 1, 2]);
+        assert_eq!(records.column(1).as_string_view().value(0), "NA");
+        assert_eq!(decode(&[b"NA,a,1,0"]).bad.len(), 1, "without being told it is no number");
     }
 
     #[test]

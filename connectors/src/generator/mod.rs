@@ -42,6 +42,7 @@ pub struct Generator {
     count: Option<u64>,
     rows_per_second: Option<u64>,
     splits: Option<u32>,
+    batch_rows: u64,
     seed: u64,
 }
 
@@ -49,7 +50,14 @@ impl Generator {
     /// An endless source with these columns, as fast as it goes, seed 0.
     pub fn new(columns: impl IntoIterator<Item = (impl Into<String>, Generate)>) -> Generator {
         let columns = columns.into_iter().map(|(name, generate)| (name.into(), generate)).collect();
-        Generator { columns, count: None, rows_per_second: None, splits: None, seed: 0 }
+        Generator {
+            columns,
+            count: None,
+            rows_per_second: None,
+            splits: None,
+            batch_rows: BLOCK_ROWS,
+            seed: 0,
+        }
     }
 
     /// Ends after this many rows, over all splits.
@@ -71,6 +79,13 @@ impl Generator {
     #[must_use]
     pub fn splits(mut self, splits: u32) -> Generator {
         self.splits = Some(splits.max(1));
+        self
+    }
+
+    /// Emits at most this many rows at a time: small batches let barriers in between.
+    #[must_use]
+    pub fn batch_rows(mut self, rows: u64) -> Generator {
+        self.batch_rows = rows.clamp(1, BLOCK_ROWS);
         self
     }
 
@@ -117,7 +132,7 @@ impl Source for Generator {
     }
 
     fn describe(&self) -> String {
-        // Neither count nor rate changes what a row holds: both may change at a restore.
+        // Neither count, rate nor batches change what a row holds: they may change at a restore.
         format!("generator {:?} seed {}", self.columns, self.seed)
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct GeneratorReader {
     makers: Vec<Maker>,
     count: Option<u64>,
     rows_per_second: Option<u64>,
+    batch_rows: u64,
     splits: VecDeque<Split>,
     no_more_splits: bool,
 }
@@ -61,6 +62,7 @@ impl GeneratorReader {
             makers: columns.map(|(i, (_, generate))| Maker::new(generate, generator.seed, i)).collect(),
             count: generator.count,
             rows_per_second: generator.rows_per_second,
+            batch_rows: generator.batch_rows,
             splits: VecDeque::new(),
             no_more_splits: false,
         }
@@ -122,7 +124,7 @@ impl SourceReader for GeneratorReader {
                 continue;
             }
             let (allowed, next) = self.allowed(&split, cx.now());
-            let rows = run.min(left).min(allowed);
+            let rows = run.min(left).min(allowed).min(self.batch_rows);
             if rows > 0 {
                 let batch = self.make(first, rows as usize)?;
                 split.position.next += rows;

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use thalweg_connectors::prism::PrismTarget;
 use thalweg_connectors::sink::StreamSink;
 use thalweg_connectors::vec::VecSource;
-use thalweg_engine::checkpoint::collect::orphans;
+use thalweg_engine::checkpoint::collect::{Collector, Sweep};
 use thalweg_engine::checkpoint::fault::{Call, Fault, FaultyStorage, Operation};
+use thalweg_engine::checkpoint::log::LogView;
 use thalweg_engine::checkpoint::{CheckpointStorage, JobLayout, MemoryStorage};
 use thalweg_engine::cluster::{JobConfig, JobHandle, Outcome, start};
 use thalweg_engine::graph::Environment;
@@ -137,8 +138,12 @@ fn p5_segments_of_a_dead_generation_are_orphans_to_its_successor() {
     let prepared = bench.barrier().unwrap().finish().unwrap();
     let layout = JobLayout::new("test").unwrap();
     let listed = store.storage.list("test/checkpoints/").unwrap();
-    assert!(orphans(&layout, 1, &listed, []).is_empty(), "its own generation keeps them");
-    let orphans = orphans(&layout, 2, &listed, []);
+    let orphans = |generation| {
+        let sweep = Sweep { generation, grace_over: true, job_over: false };
+        Collector::new().orphans(&layout, &LogView::default(), sweep, &listed).unwrap()
+    };
+    assert!(orphans(1).is_empty(), "its own generation keeps them");
+    let orphans = orphans(2);
     let named: Vec<_> = prepared.iter().flat_map(|one| one.objects.clone()).collect();
     assert!(!named.is_empty() && named.iter().all(|name| orphans.contains(name)), "{orphans:?}");
 }

@@ -27,9 +27,10 @@ use super::log::fresh_nonce;
 use super::{CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
-/// A file is put in parts of this many bytes; one that is not larger goes in one request. Several
-/// files travel at once, so all parts in flight are memory; S3 will want parts of at least 5 MiB.
-const PART_BYTES: usize = 1 << 20;
+/// A file is put in parts of this many bytes, unless a directory was told less; one that is not
+/// larger goes in one request. Several files travel at once, so all parts in flight are memory; S3
+/// will want parts of at least 5 MiB.
+pub(super) const PART_BYTES: usize = 1 << 20;
 /// Parts of one file in flight.
 const PARTS_IN_FLIGHT: usize = 4;
 /// Where a directory's put-if-absent stages; listings leave it out.
@@ -41,12 +42,13 @@ pub struct ObjectStoreStorage {
     /// The directory, when the store is one.
     directory: Option<PathBuf>,
     timeout: Duration,
+    part_bytes: usize,
 }
 
 impl ObjectStoreStorage {
     /// Storage over any store. Every call ends within `timeout` (for files: per part).
     pub fn new(store: Arc<dyn ObjectStore>, timeout: Duration) -> ObjectStoreStorage {
-        ObjectStoreStorage { store, directory: None, timeout }
+        ObjectStoreStorage { store, directory: None, timeout, part_bytes: PART_BYTES }
     }
 
     /// Storage in a local directory, which is made when it is not there.
@@ -61,7 +63,16 @@ impl ObjectStoreStorage {
         std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
         let directory = std::fs::canonicalize(directory).map_err(|error| failed(error.into()))?;
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| failed(error.into()))?;
-        Ok(ObjectStoreStorage { store: Arc::new(store), directory: Some(directory), timeout })
+        let (store, directory) = (Arc::new(store), Some(directory));
+        Ok(ObjectStoreStorage { store, directory, timeout, part_bytes: PART_BYTES })
+    }
+
+    /// Files travel in parts of this many bytes; four in flight and one more are in memory.
+    /// Remote stores have their own least size of a part (S3: 5 MiB).
+    #[must_use]
+    pub fn part_bytes(mut self, bytes: usize) -> ObjectStoreStorage {
+        self.part_bytes = bytes.max(1);
+        self
     }
 
     fn call<T, F>(&self, what: &'static str, path: &str, work: F) -> Result<T>
@@ -135,8 +146,9 @@ impl CheckpointStorage for ObjectStoreStorage {
     fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
         let (store, to, timeout) = (self.store.clone(), object_path(path)?, self.timeout);
         let (name, local) = (path.to_owned(), local.to_owned());
+        let part_bytes = self.part_bytes;
         let bytes = block_on(async move {
-            let upload = upload_parts(store, to, &local, timeout);
+            let upload = upload_parts(store, to, &local, timeout, part_bytes);
             upload.await.map_err(|error| failed("putting", &name, error))
         })?;
         self.sync(path)?;
@@ -213,31 +225,32 @@ async fn upload_parts(
     to: ObjectPath,
     local: &Path,
     timeout: Duration,
+    part_bytes: usize,
 ) -> Result<u64, StoreError> {
     let mut file = tokio::fs::File::open(local).await.map_err(|error| local_failed(local, error))?;
-    let mut part = read_part(&mut file, local).await?;
+    let mut part = read_part(&mut file, local, part_bytes).await?;
     let mut bytes = part.len() as u64;
-    if part.len() < PART_BYTES {
+    if part.len() < part_bytes {
         bounded(timeout, store.put(&to, PutPayload::from(part))).await?;
         return Ok(bytes);
     }
-    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&to).await?, PART_BYTES);
+    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&to).await?, part_bytes);
     while !part.is_empty() {
         upload.put(part);
         if let Err(error) = bounded(timeout, upload.wait_for_capacity(PARTS_IN_FLIGHT)).await {
             let _ = upload.abort().await;
             return Err(error);
         }
-        part = read_part(&mut file, local).await?;
+        part = read_part(&mut file, local, part_bytes).await?;
         bytes += part.len() as u64;
     }
     bounded(timeout * PARTS_IN_FLIGHT as u32, upload.finish()).await?;
     Ok(bytes)
 }
 
-async fn read_part(file: &mut tokio::fs::File, local: &Path) -> Result<Bytes, StoreError> {
-    let mut part = Vec::with_capacity(PART_BYTES);
-    file.take(PART_BYTES as u64).read_to_end(&mut part).await.map_err(|error| local_failed(local, error))?;
+async fn read_part(file: &mut tokio::fs::File, local: &Path, part_bytes: usize) -> Result<Bytes, StoreError> {
+    let mut part = Vec::with_capacity(part_bytes);
+    file.take(part_bytes as u64).read_to_end(&mut part).await.map_err(|error| local_failed(local, error))?;
     Ok(part.into())
 }
 

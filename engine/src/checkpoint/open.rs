@@ -10,14 +10,23 @@ use url::Url;
 
 #[cfg(feature = "azure")]
 use super::azure::{AzureAuth, AzureBlobStorage, AzureConfig, Secret};
+use super::object_store::PART_BYTES;
 use super::{CheckpointStorage, MemoryStorage, ObjectStoreStorage};
 use crate::{Error, Result};
+
+/// Parts of a file that are in memory at a time: four in flight and one that is being read.
+const PARTS_HELD: usize = 5;
+/// Smaller parts would only cost requests.
+const PART_BYTES_MIN: usize = 64 << 10;
 
 /// What a URL does not say.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// The longest one call to a local directory may take (for files: one part). Default 60 s.
     pub timeout: Duration,
+    /// Bytes that one file on its way to the store may hold, in whatever parts; `None`: the
+    /// stores' defaults (20 to 40 MiB).
+    pub file_bytes: Option<usize>,
     /// For `az:` URLs.
     #[cfg(feature = "azure")]
     pub azure: AzureConfig,
@@ -30,9 +39,16 @@ impl StoreOptions {
         let _ = &variable;
         StoreOptions {
             timeout: Duration::from_secs(60),
+            file_bytes: None,
             #[cfg(feature = "azure")]
             azure: AzureConfig::from_variables(variable),
         }
+    }
+
+    /// Bytes of a part, so that those in flight and the one that is being read keep to
+    /// [`StoreOptions::file_bytes`]; at most `most`.
+    fn part_bytes(&self, most: usize) -> usize {
+        self.file_bytes.map_or(most, |bytes| (bytes / PARTS_HELD).max(PART_BYTES_MIN).min(most))
     }
 
     /// Options from the process's environment.
@@ -73,7 +89,8 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn CheckpointStora
 }
 
 fn open_directory(directory: &Path, options: &StoreOptions) -> Result<ObjectStoreStorage> {
-    ObjectStoreStorage::directory(directory, options.timeout)
+    let storage = ObjectStoreStorage::directory(directory, options.timeout)?;
+    Ok(storage.part_bytes(options.part_bytes(PART_BYTES)))
 }
 
 /// The store of this process under a name.
@@ -89,6 +106,7 @@ fn open_azure(url: &Url, options: &StoreOptions) -> Result<Arc<dyn CheckpointSto
     if let Some(sas) = url.query() {
         config.auth = AzureAuth::Sas(Secret::new(sas));
     }
+    config.block_bytes = options.part_bytes(config.block_bytes);
     Ok(Arc::new(AzureBlobStorage::open(container, url.path(), &config)?))
 }
 
@@ -111,6 +129,24 @@ mod tests {
         a.put("x", "1".into()).unwrap();
         assert!(open("memory:open-test-a", &options()).unwrap().get("x").unwrap().is_some());
         assert!(open("memory:open-test-b", &options()).unwrap().get("x").unwrap().is_none());
+    }
+
+    #[test]
+    fn parts_keep_to_the_bytes_of_a_file_and_files_of_many_parts_come_back() {
+        let mut options = options();
+        assert_eq!(options.part_bytes(8 << 20), 8 << 20);
+        for bytes in [1 << 20, 3 << 20, 64 << 20] {
+            options.file_bytes = Some(bytes);
+            assert!(options.part_bytes(8 << 20) * PARTS_HELD <= bytes, "{bytes}");
+        }
+        options.file_bytes = Some(1);
+        let directory = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        let local = directory.path().join("local");
+        std::fs::write(&local, &content).unwrap();
+        let storage = open(&format!("file://{}/store", directory.path().display()), &options).unwrap();
+        assert_eq!(storage.put_file("a/b", &local).unwrap(), content.len() as u64);
+        assert_eq!(storage.get("a/b").unwrap().unwrap(), content);
     }
 
     #[test]

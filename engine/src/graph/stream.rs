@@ -175,6 +175,12 @@ pub struct Stream {
     schema: Option<EdgeSchema>,
 }
 
+impl AsRef<Stream> for Stream {
+    fn as_ref(&self) -> &Stream {
+        self
+    }
+}
+
 impl Stream {
     /// What the stream's batches look like; `None` after a mistake upstream.
     pub fn edge_schema(&self) -> Option<&EdgeSchema> {
@@ -330,6 +336,12 @@ impl Stream {
 pub struct KeyedStream {
     stream: Stream,
     key: Vec<usize>,
+}
+
+impl AsRef<KeyedStream> for KeyedStream {
+    fn as_ref(&self) -> &KeyedStream {
+        self
+    }
 }
 
 impl KeyedStream {

@@ -71,6 +71,7 @@ impl Codec {
 mod tests {
     use std::collections::BTreeMap;
 
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
@@ -85,7 +86,7 @@ mod tests {
         kind: Kind,
     }
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     enum Kind {
         Empty,
         Pair(bool, char),
@@ -124,6 +125,43 @@ mod tests {
         assert_eq!(Codec::decode::<Sample>(&Codec::to_vec(&sample).unwrap()).unwrap(), sample);
         assert_eq!(hex(&Kind::Empty), "0100");
         assert_eq!(hex(&Kind::Named { at: 1 }), "010202");
+    }
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            Just(Kind::Empty),
+            any::<(bool, char)>().prop_map(|(yes, letter)| Kind::Pair(yes, letter)),
+            any::<i64>().prop_map(|at| Kind::Named { at }),
+        ]
+    }
+
+    fn sample() -> impl Strategy<Value = Sample> {
+        let tags = proptest::collection::vec(any::<u16>(), 0..6);
+        let by_hour = proptest::collection::btree_map(any::<u8>(), -1e9..1e9, 0..4);
+        let parts = (any::<u64>(), any::<Option<i32>>(), ".{0,12}", tags, by_hour, kind());
+        parts.prop_map(|(count, delay, name, tags, by_hour, kind)| Sample {
+            count,
+            delay,
+            name,
+            tags,
+            by_hour,
+            kind,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_comes_back_and_no_part_or_extension_of_it_passes_for_one(
+            sample in sample(), more in any::<u8>(),
+        ) {
+            let mut bytes = Codec::to_vec(&sample).unwrap();
+            prop_assert_eq!(&Codec::decode::<Sample>(&bytes).unwrap(), &sample);
+            for length in 0..bytes.len() {
+                prop_assert!(Codec::decode::<Sample>(&bytes[..length]).is_err(), "{} bytes", length);
+            }
+            bytes.push(more);
+            prop_assert!(Codec::decode::<Sample>(&bytes).is_err());
+        }
     }
 
     #[test]

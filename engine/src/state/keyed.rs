@@ -19,7 +19,7 @@ use super::map_unit::MapUnit;
 use super::op_sink::{OpSink, Target};
 use super::state_meta::{StateKind, StateMeta};
 use super::state_size::StateValue;
-use super::store::{KvStore, StoreSite};
+use super::store::{KvStore, StateBackend, StoreSite};
 use super::table::{AnyTable, Place, Table};
 use super::timer_key::Clock;
 use super::timer_overlay::TimerOverlay;
@@ -50,6 +50,17 @@ impl Default for KeyedStateSpec {
     /// 32 MiB of values, 4 MiB of timers for each clock.
     fn default() -> Self {
         KeyedStateSpec { cache_bytes_max: 32 << 20, timer_bytes_max: 4 << 20 }
+    }
+}
+
+impl KeyedStateSpec {
+    /// What an instance may hold by its backend's budget: of it a tenth for the timers of each
+    /// clock, the rest for values. The default, when the backend has no budget.
+    pub fn of_backend(backend: &dyn StateBackend) -> KeyedStateSpec {
+        backend.instance_bytes().map_or_else(KeyedStateSpec::default, |bytes| KeyedStateSpec {
+            cache_bytes_max: bytes - 2 * (bytes / 10),
+            timer_bytes_max: bytes / 10,
+        })
     }
 }
 

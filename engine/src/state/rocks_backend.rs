@@ -55,6 +55,10 @@ impl StateBackend for RocksBackend {
         fresh_directory(&self.shared.config.directory.join("scratch"), unique)
     }
 
+    fn instance_bytes(&self) -> Option<usize> {
+        self.shared.config.instance_bytes
+    }
+
     fn waits_for_flush(&self) -> bool {
         self.shared.config.waits_for_flush
     }

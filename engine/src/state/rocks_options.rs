@@ -49,6 +49,9 @@ pub struct RocksConfig {
     pub block_cache_bytes: usize,
     /// Bytes of all memtables.
     pub write_buffer_bytes: usize,
+    /// What each instance keeps in memory in front of its store; see
+    /// [`StateBackend::instance_bytes`](super::StateBackend::instance_bytes).
+    pub instance_bytes: Option<usize>,
     /// Threads that flush and compact.
     pub background_jobs: i32,
     /// Files that are uploaded, or downloaded, at the same time by one instance. One, and nothing
@@ -62,12 +65,14 @@ pub struct RocksConfig {
 }
 
 impl RocksConfig {
-    /// 64 MiB of block cache and 64 MiB of write buffers, two background threads, four transfers.
+    /// 64 MiB of block cache and 64 MiB of write buffers, operators' own defaults in front, two
+    /// background threads, four transfers.
     pub fn new(directory: impl Into<PathBuf>) -> RocksConfig {
         RocksConfig {
             directory: directory.into(),
             block_cache_bytes: 64 << 20,
             write_buffer_bytes: 64 << 20,
+            instance_bytes: None,
             background_jobs: 2,
             transfers: 4,
             auto_compaction: true,

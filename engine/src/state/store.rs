@@ -64,6 +64,12 @@ pub trait StateBackend: Send + Sync {
     /// An external error that names the directory.
     fn scratch(&self, unique: &str) -> Result<PathBuf>;
 
+    /// What an instance of a keyed operator may keep in memory in front of its store, in bytes, when
+    /// the operator itself does not say; `None`: the operator's default.
+    fn instance_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether a task may stand and wait for a helper thread to write what a barrier froze. Not
     /// where both are steps of one thread, as in a simulation: there a bound is overrun instead.
     fn waits_for_flush(&self) -> bool {

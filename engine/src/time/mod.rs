@@ -20,3 +20,5 @@ pub const SECOND: Micros = 1_000_000;
 pub const MINUTE: Micros = 60 * SECOND;
 /// Microseconds in an hour.
 pub const HOUR: Micros = 60 * MINUTE;
+/// Microseconds in a day of 24 hours.
+pub const DAY: Micros = 24 * HOUR;

@@ -1,17 +1,9 @@
 //! The child: runs the flights job from Kafka through Prism, and prints its progress.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thalweg::connectors::format::JsonEncoder;
-use thalweg::connectors::kafka::{KafkaSource, OnOutage, Until};
-use thalweg::connectors::prism::{PrismSink, PrismTarget};
-use thalweg::engine::checkpoint::{StoreOptions, open};
-use thalweg::engine::cluster::{JobConfig, Outcome, start};
-use thalweg::engine::metrics::Registry;
-use thalweg::engine::runtime::ChannelBounds;
-use thalweg::engine::state::{RocksBackend, RocksConfig};
 use thalweg::prelude::*;
 
 use super::{ALERTS, CARRIER_HOURS, FLIGHTS, INCOMPLETE, LATE, progress};
@@ -57,19 +49,13 @@ pub fn run_child(options: &ChildOptions) -> Result<()> {
         let sink = PrismSink::new(topic, target, || Ok(Box::new(JsonEncoder::new())));
         stream.sink(sink).uid(&format!("to-{topic}"));
     }
-    let mut config = JobConfig::new("flights");
-    config.parallelism = 2;
-    config.coordinator.checkpoint_interval = 500 * MILLI;
-    let storage = open(&options.store, &StoreOptions::from_environment())?;
-    let backend = RocksBackend::new(RocksConfig::new(&options.state))?;
-    let registry = Registry::default();
-    let job =
-        start(env.build()?, config, storage, Arc::new(backend), registry.clone(), ChannelBounds::default())?;
+    let job = Job::new("flights").parallelism(2).state_directory(&options.state);
+    let job = job.checkpoints(&options.store).checkpoint_every(500 * MILLI).start(&env)?;
     let (mut before, mut printed) = ((0, 0), Instant::now());
     while !job.is_over() {
         std::thread::sleep(Duration::from_millis(50));
         if printed.elapsed() >= PROGRESS_EVERY || job.is_over() {
-            println!("{}", progress::line(&registry, &mut before, printed.elapsed().as_secs_f64()));
+            println!("{}", progress::line(job.metrics(), &mut before, printed.elapsed().as_secs_f64()));
             printed = Instant::now();
         }
     }

@@ -6,4 +6,6 @@
 mod damaged;
 mod functions;
 mod killed;
+mod rule;
 mod simulated;
+mod straight;

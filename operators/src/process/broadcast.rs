@@ -11,10 +11,10 @@ use thalweg_engine::operator::OperatorSnapshot;
 use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordReader, Timestamp, check_schema};
 use thalweg_engine::state::{Codec, RestoredState};
 use thalweg_engine::time::Watermark;
-use thalweg_engine::{Context, Error, Result};
+use thalweg_engine::{Context, Result};
 
 use super::context::{ProcessContext, ProcessOpen, Timer};
-use super::driver::{Function, Run};
+use super::driver::{Function, Run, two_inputs};
 use crate::typed::{Out, SideOutput, SideOutputs};
 
 /// The broadcast map's name in a checkpoint.
@@ -139,12 +139,7 @@ impl<P: KeyedBroadcastProcess> Function for WithBroadcast<P> {
     }
 
     fn check(&self, inputs: &[EdgeSchema]) -> Result<()> {
-        let [keyed, broadcast] = inputs else {
-            return Err(Error::internal(format!(
-                "process takes two inputs, the graph gives {}",
-                inputs.len()
-            )));
-        };
+        let [keyed, broadcast] = two_inputs(inputs)?;
         check_schema::<P::In>(&keyed.schema).context(|| "keyed input".to_string())?;
         check_schema::<P::Broadcast>(&broadcast.schema).context(|| "broadcast input".to_string())
     }

@@ -2,10 +2,10 @@
 
 use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordReader, check_schema};
 use thalweg_engine::state::RestoredState;
-use thalweg_engine::{Context, Error, Result};
+use thalweg_engine::{Context, Result};
 
 use super::context::{ProcessContext, ProcessOpen, Timer};
-use super::driver::{Function, Run};
+use super::driver::{Function, Run, two_inputs};
 use crate::typed::SideOutputs;
 
 /// A user's logic over the rows of two streams that have the same key: both sides share the key's
@@ -77,12 +77,7 @@ impl<P: KeyedCoProcess> Function for TwoInputs<P> {
     }
 
     fn check(&self, inputs: &[EdgeSchema]) -> Result<()> {
-        let [left, right] = inputs else {
-            return Err(Error::internal(format!(
-                "process takes two inputs, the graph gives {}",
-                inputs.len()
-            )));
-        };
+        let [left, right] = two_inputs(inputs)?;
         check_schema::<P::Left>(&left.schema).context(|| "left input".to_string())?;
         check_schema::<P::Right>(&right.schema).context(|| "right input".to_string())
     }

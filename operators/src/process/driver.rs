@@ -47,6 +47,15 @@ pub(super) trait Function: Clone + Send + Sync + 'static {
     }
 }
 
+/// The two input schemas of a function that has exactly two.
+///
+/// # Errors
+/// An internal error for any other number.
+pub(super) fn two_inputs(inputs: &[EdgeSchema]) -> Result<&[EdgeSchema; 2]> {
+    let other = |_| Error::internal(format!("process takes two inputs, the graph gives {}", inputs.len()));
+    inputs.try_into().map_err(other)
+}
+
 /// What a step works with.
 pub(super) struct Run<'a, U: Record> {
     pub state: &'a mut KeyedState,
@@ -225,7 +234,7 @@ fn fire<F: Function>(function: &mut F, domain: TimeDomain, run: &mut Run<'_, F::
 
 impl<F: Function> Operator for Process<F> {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        let mut state = cx.keyed_state(KeyedStateSpec::default())?;
+        let mut state = cx.keyed_state(KeyedStateSpec::of_backend(cx.backend.as_ref()))?;
         let mut open = ProcessOpen { state: &mut state, info: cx.info, metrics: cx.metrics };
         self.function.open(&mut open, cx.restored)?;
         if state.earliest_processing_timer()?.is_some() {

@@ -42,15 +42,15 @@ impl TumblingWindow {
     }
 }
 
-/// Windows over keyed streams.
+/// Windows over keyed streams: those of batches, and typed ones.
 pub trait WindowExt {
     /// Puts each key's rows into windows.
     fn window(&self, window: TumblingWindow) -> WindowedStream;
 }
 
-impl WindowExt for KeyedStream {
+impl<K: AsRef<KeyedStream>> WindowExt for K {
     fn window(&self, window: TumblingWindow) -> WindowedStream {
-        WindowedStream { keyed: self.clone(), window, lateness: 0 }
+        WindowedStream { keyed: self.as_ref().clone(), window, lateness: 0 }
     }
 }
 

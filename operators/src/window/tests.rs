@@ -1,6 +1,7 @@
 //! Tumbling windows against a plain model, and the promises one by one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt64Array};
@@ -9,28 +10,42 @@ use proptest::prelude::*;
 use thalweg_engine::harness::{HarnessBuilder, HarnessInput, OperatorHarness};
 use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::{EdgeSchema, Mode, time_type};
+use thalweg_engine::state::{KvStore, MapBackend, StateBackend, StoreSite};
 use thalweg_engine::time::Micros;
 
 use super::tumbling_operator::STEP_ROWS_MAX;
 use super::*;
 use crate::aggregate::AggregateSpec;
 
+/// Times around the epoch, at the ends of time, and anywhere.
+fn time_of_all_kinds() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        -1_000_i64..1_000,
+        Just(0),
+        i64::MIN..i64::MIN + 1_000,
+        i64::MAX - 1_000..=i64::MAX,
+        any::<i64>(),
+    ]
+}
+
 proptest! {
     #[test]
-    fn every_time_lies_in_its_window_and_windows_tile_the_line(
-        time: i64, size in 1_i64..i64::MAX, offset: i64,
+    fn a_time_lies_in_the_window_that_arithmetic_without_bounds_says(
+        time in time_of_all_kinds(), size in prop_oneof![1_i64..100, 1_i64..i64::MAX, Just(i64::MAX)],
+        offset in prop_oneof![any::<i64>(), -100_i64..100],
     ) {
         let window = WindowSize::new(size, offset).unwrap();
-        match window.start_of(time) {
-            Some(start) => {
-                let (time, start, size) = (i128::from(time), i128::from(start), i128::from(size));
-                prop_assert!(start <= time && time < start + size);
-                prop_assert_eq!((start - i128::from(offset)).rem_euclid(size), 0);
-            }
-            // Only where the window does not fit between the ends of time.
-            None => {
-                let near = i128::from(time).abs() + i128::from(size);
-                prop_assert!(near > i128::from(i64::MAX));
+        let (wide_time, wide_size, wide_offset) = (i128::from(time), i128::from(size), i128::from(offset));
+        let start = (wide_time - wide_offset).div_euclid(wide_size) * wide_size + wide_offset;
+        // None only where the window does not fit between the ends of time.
+        let fits = i64::try_from(start).ok().filter(|_| i64::try_from(start + wide_size).is_ok());
+        prop_assert_eq!(window.start_of(time), fits);
+        if let Some(start) = window.start_of(time) {
+            prop_assert!(start <= time && time - start < size);
+            let last = start + (size - 1);
+            prop_assert_eq!(window.start_of(last), Some(start), "the window's last microsecond");
+            if let Some(next) = window.start_of(start + size) {
+                prop_assert_eq!(next, start + size, "windows tile the line");
             }
         }
     }
@@ -143,8 +158,8 @@ fn within_the_lateness_a_window_fires_again_per_batch_and_then_is_gone() {
 
 /// Opens `count` windows of a thousand keys, fires them all by one watermark, and answers how many
 /// were in memory at most.
-fn fire_at_once(count: u64, memory_bytes: usize) -> i64 {
-    let mut harness = builder(|window| window.memory_bytes(memory_bytes)).open().unwrap();
+fn fire_at_once(count: u64, builder: &HarnessBuilder) -> i64 {
+    let mut harness = builder.open().unwrap();
     let mut most = 0;
     for start in (0..count).step_by(8_192) {
         let rows: Vec<_> =
@@ -162,12 +177,40 @@ fn fire_at_once(count: u64, memory_bytes: usize) -> i64 {
 
 #[test]
 fn one_watermark_fires_a_million_windows_in_bounded_steps() {
-    fire_at_once(1_000_000, 256 << 20);
+    fire_at_once(1_000_000, &builder(|window| window.memory_bytes(256 << 20)));
 }
 
 #[test]
 fn windows_that_only_the_store_holds_fire_in_bounded_steps_too() {
-    let most = fire_at_once(60_000, 1 << 20);
+    let most = fire_at_once(60_000, &builder(|window| window.memory_bytes(1 << 20)));
+    assert!(most < 25_000, "{most} windows in memory");
+}
+
+/// A map in memory in a process with a budget.
+struct Budgeted(MapBackend, usize);
+
+impl StateBackend for Budgeted {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn open(&self, site: &StoreSite<'_>) -> thalweg_engine::Result<Box<dyn KvStore>> {
+        self.0.open(site)
+    }
+
+    fn scratch(&self, unique: &str) -> thalweg_engine::Result<PathBuf> {
+        self.0.scratch(unique)
+    }
+
+    fn instance_bytes(&self) -> Option<usize> {
+        Some(self.1)
+    }
+}
+
+#[test]
+fn windows_keep_to_their_share_of_the_process_s_budget() {
+    let backend = Arc::new(Budgeted(MapBackend::default(), 1 << 20));
+    let most = fire_at_once(60_000, &builder(|window| window).backend(backend));
     assert!(most < 25_000, "{most} windows in memory");
 }
 

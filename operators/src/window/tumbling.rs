@@ -11,7 +11,6 @@ use thalweg_engine::{Error, Result};
 use super::tumbling_operator::TumblingOperator;
 use crate::aggregate::{AggregateSet, AggregateSpec};
 use crate::bound_input::{BoundInput, key_in};
-use crate::keyed_aggregate::MEMORY_BYTES_DEFAULT;
 
 /// The output column with a window's first microsecond.
 pub const WINDOW_START: &str = "window_start";
@@ -85,7 +84,7 @@ pub struct Tumbling {
     offset: Micros,
     pub(super) lateness: Micros,
     aggregates: Vec<AggregateSpec>,
-    pub(super) memory_bytes: usize,
+    pub(super) memory_bytes: Option<usize>,
     input: Arc<BoundInput>,
 }
 
@@ -99,7 +98,7 @@ impl Tumbling {
             offset: 0,
             lateness: 0,
             aggregates: aggregates.into_iter().collect(),
-            memory_bytes: MEMORY_BYTES_DEFAULT,
+            memory_bytes: None,
             input: Arc::default(),
         }
     }
@@ -119,10 +118,11 @@ impl Tumbling {
         self
     }
 
-    /// Bounds the bytes of windows that an instance keeps in memory; the others are in its store.
+    /// Bounds the bytes of windows that an instance keeps in memory; the others are in its store. By
+    /// default the instance's share of the process's budget.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
-        self.memory_bytes = bytes;
+        self.memory_bytes = Some(bytes);
         self
     }
 

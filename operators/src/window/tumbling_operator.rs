@@ -21,7 +21,7 @@ use thalweg_engine::{Error, Result};
 use super::due::DueIndex;
 use super::tumbling::{Tumbling, WindowSize};
 use crate::aggregate::AggregateSet;
-use crate::keyed_aggregate::{key_columns, key_hashes, not_open};
+use crate::keyed_aggregate::{key_columns, key_hashes, memory_bytes, not_open};
 
 /// Rows that one step emits.
 pub(super) const STEP_ROWS_MAX: usize = 8192;
@@ -347,7 +347,7 @@ impl Operator for TumblingOperator {
                 self.config.lateness,
                 self.set.describe()
             ),
-            bytes_max: self.config.memory_bytes,
+            bytes_max: memory_bytes(self.config.memory_bytes, cx),
         };
         self.late_rows = cx.metrics.counter("window_late_rows_total", "Rows that came too late.");
         self.null_time_rows =

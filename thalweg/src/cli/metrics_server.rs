@@ -7,6 +7,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use thalweg_engine::metrics::Registry;
 
+use super::resident::ResidentGauges;
+
 /// A server that runs until it is dropped.
 pub struct MetricsServer {
     address: SocketAddr,
@@ -25,6 +27,7 @@ impl MetricsServer {
         listener.set_nonblocking(true).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let resident = std::sync::Arc::new(ResidentGauges::new(&registry));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serve = move || {
             runtime.block_on(async move {
@@ -33,6 +36,7 @@ impl MetricsServer {
                     Err(error) => return tracing::error!(%error, "metrics are not served"),
                 };
                 let text = move || {
+                    resident.read();
                     let text = registry.prometheus_text();
                     async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
                 };
@@ -87,5 +91,7 @@ mod tests {
         connection.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         assert!(answer.contains("thalweg_rows_in_total{job=\"j\"} 7"), "{answer}");
+        let resident = answer.lines().find_map(|line| line.strip_prefix("thalweg_resident_bytes_max{} "));
+        assert!(resident.is_some_and(|bytes| bytes.parse::<u64>().unwrap() > 1 << 20), "{answer}");
     }
 }

@@ -9,6 +9,7 @@ mod exit;
 mod logging;
 mod metrics_server;
 mod prism;
+mod resident;
 mod run;
 mod signals;
 

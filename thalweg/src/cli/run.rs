@@ -4,14 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use thalweg_engine::Blame;
 use thalweg_engine::cluster::{JobSummary, Outcome};
 use thalweg_engine::metrics::Registry;
 
 use crate::config::ProcessEnvironment;
-use crate::job::{LoadedJob, explain, load, start};
+use crate::job::{LoadedJob, explain, load_with, start};
 
 use super::arguments::{Arguments, Command, RunArguments};
 use super::metrics_server::MetricsServer;
+use super::resident::Resident;
 use super::signals::SignalWatch;
 use super::{Exit, logging, prism};
 
@@ -26,7 +28,7 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Run(run_arguments) => run(&run_arguments),
         Command::Check { job } => check(&job),
-        Command::Explain { job } => with_job(&job, |job| {
+        Command::Explain { job } => with_job(&job, None, |job| {
             print!("{}", explain(&job));
             Exit::Done
         }),
@@ -35,8 +37,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-fn with_job(path: &Path, then: impl FnOnce(LoadedJob) -> Exit) -> Exit {
-    match load(path, &ProcessEnvironment) {
+fn with_job(path: &Path, parallelism: Option<u32>, then: impl FnOnce(LoadedJob) -> Exit) -> Exit {
+    match load_with(path, &ProcessEnvironment, parallelism) {
         Ok(job) => then(job),
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -46,24 +48,14 @@ fn with_job(path: &Path, then: impl FnOnce(LoadedJob) -> Exit) -> Exit {
 }
 
 fn check(path: &Path) -> Exit {
-    with_job(path, |job| {
+    with_job(path, None, |job| {
         println!("{}: no mistakes", job.spec.file);
         Exit::Done
     })
 }
 
 fn run(arguments: &RunArguments) -> Exit {
-    with_job(&arguments.job, |mut job| {
-        if let Some(parallelism) = arguments.parallelism {
-            if parallelism > job.spec.settings.max_parallelism {
-                let limit = job.spec.settings.max_parallelism;
-                eprintln!(
-                    "error: --parallelism {parallelism} exceeds the job's max_parallelism, which is {limit}"
-                );
-                return Exit::Mistaken;
-            }
-            job.spec.settings.parallelism = parallelism;
-        }
+    with_job(&arguments.job, arguments.parallelism, |job| {
         let registry = Registry::default();
         let server = arguments.metrics_addr.map(|address| MetricsServer::start(address, registry.clone()));
         let _server = match server.transpose() {
@@ -92,10 +84,21 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
     };
     let handle = match start(job, registry.clone()) {
         Ok(handle) => handle,
+        // Nothing was run: what the file says cannot be.
+        Err(error) if error.blame() == Blame::User => {
+            failed(&error);
+            return Exit::Mistaken;
+        }
         Err(error) => return failed(&error),
     };
     let inbox = handle.inbox();
-    let signals = match SignalWatch::start(move || inbox.stop()) {
+    let group = registry.group(vec![("job", name.clone())]);
+    let asked = group.counter("stop_signals_total", "Signals that asked the job to stop.");
+    let stop = move || {
+        asked.add(1);
+        inbox.stop();
+    };
+    let signals = match SignalWatch::start(stop) {
         Ok(signals) => signals,
         Err(error) => {
             handle.abandon();
@@ -118,9 +121,13 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
             Exit::Failed
         }
     };
-    let read = total_of(registry, "rows_out_total", &sources);
-    let written = total_of(registry, "rows_in_total", &sinks);
-    eprintln!("{}", summary_text(&name, &summary, read, written));
+    let counts = Counts {
+        read: total_of(registry, "rows_out_total", &sources),
+        undecoded: total_of(registry, "decode_errors_total", &sources)
+            + total_of(registry, "kafka_bad_records_total", &sources),
+        written: total_of(registry, "rows_in_total", &sinks),
+    };
+    eprintln!("{}", summary_text(&name, &summary, counts, Resident::of_this_process()));
     exit
 }
 
@@ -132,8 +139,15 @@ fn total_of(registry: &Registry, metric: &str, uids: &[String]) -> i64 {
     registry.series(metric).iter().filter(|(labels, _)| of(labels)).map(|(_, value)| value).sum()
 }
 
+/// What a run counted.
+struct Counts {
+    read: i64,
+    undecoded: i64,
+    written: i64,
+}
+
 /// The last words, for people: how it ended and what it did.
-fn summary_text(name: &str, summary: &JobSummary, read: i64, written: i64) -> String {
+fn summary_text(name: &str, summary: &JobSummary, counts: Counts, resident: Option<Resident>) -> String {
     let how = match summary.outcome {
         Outcome::Completed => "done",
         Outcome::Stopped => "stopped after a last checkpoint",
@@ -142,8 +156,17 @@ fn summary_text(name: &str, summary: &JobSummary, read: i64, written: i64) -> St
         Outcome::Fenced { .. } => "taken over by a newer run",
     };
     let seconds = summary.elapsed.as_secs_f64();
+    let Counts { read, undecoded, written } = counts;
+    let undecoded = match undecoded {
+        0 => String::new(),
+        count => format!(", {count} records not decoded"),
+    };
     let restarts = summary.restarts;
+    let memory = resident.map_or_else(String::new, |resident| {
+        format!(", at most {} MiB of memory", resident.most.div_ceil(1 << 20))
+    });
     format!(
-        "job {name}: {how} in {seconds:.1} s; {read} rows read, {written} rows written, {restarts} restarts"
+        "job {name}: {how} in {seconds:.1} s; {read} rows read{undecoded}, {written} rows written, \
+         {restarts} restarts{memory}"
     )
 }

@@ -34,7 +34,8 @@ impl SignalWatch {
                     stop();
                 } else {
                     tracing::warn!(signal, "leaving at once");
-                    std::process::exit(i32::from(Exit::Interrupted.code()));
+                    // At once: no destructor may wait for a thread that waits for the world.
+                    signal_hook::low_level::exit(i32::from(Exit::Interrupted.code()));
                 }
             }
         })?;

@@ -44,9 +44,15 @@ impl<'a> Table<'a> {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
-    /// Takes every key for a known one.
-    pub fn know_all(&self) {
-        self.known.borrow_mut().extend(self.entries.iter().map(|entry| entry.key.clone()));
+    /// What the key `kind` says. Without a kind nobody can say which other keys are unknown, so all
+    /// are taken for known ones.
+    pub fn kind<T: Clone>(&self, kinds: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
+        let kind = self.required("kind", &one_of(&names)).and_then(|node| self.checker.choice(node, kinds));
+        if kind.is_none() {
+            self.known.borrow_mut().extend(self.entries.iter().map(|entry| entry.key.clone()));
+        }
+        kind
     }
 
     /// The value of a key that may be missing. A key without a value is a mistake.

@@ -89,10 +89,23 @@ pub fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
     match builder.document() {
         Ok(node) if builder.mistakes.is_empty() => Ok(node),
         Ok(_) => Err(builder.mistakes),
-        Err(mistake) => {
+        Err(mut mistake) => {
+            mistake.message.push_str(colon_hint(text, mistake.at.line));
             builder.mistakes.push(mistake);
             Err(builder.mistakes)
         }
+    }
+}
+
+/// What is probably wrong with a line that is not YAML and has a value with a colon that YAML takes
+/// for another key: `store: memory:`.
+fn colon_hint(text: &str, line: usize) -> &'static str {
+    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let value = line.split_once(": ").map_or("", |(_, value)| value.trim());
+    if !value.starts_with(['"', '\'', '{', '[']) && (value.ends_with(':') || value.contains(": ")) {
+        "; a value with `: ` in it or `:` at its end stands in quotes"
+    } else {
+        ""
     }
 }
 

@@ -15,7 +15,7 @@ use super::build_step::build_step;
 use super::spec::{InputSpec, JobSpec, Named};
 
 /// Builds the graph; `None` after mistakes. `order` is the order of the steps; `memory` says what
-/// each operator may hold, once it is known.
+/// each connector may hold, once it is known.
 pub(super) fn build(
     checker: &Checker<'_>,
     job: &JobSpec,
@@ -31,7 +31,7 @@ pub(super) fn build(
     }
     for step in order.iter().filter_map(|&index| job.steps.get(index)) {
         if let Some(inputs) = builder.inputs(&step.spec.inputs)
-            && let Some(stream) = build_step(checker, step, &inputs, memory)
+            && let Some(stream) = build_step(checker, step, &inputs)
         {
             builder.finish(step, stream);
         }

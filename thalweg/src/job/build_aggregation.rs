@@ -3,7 +3,6 @@
 use thalweg_engine::graph::Stream;
 use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::EdgeSchema;
-use thalweg_engine::state::MemoryPlan;
 use thalweg_operators::aggregate::{AggregateFunction, AggregateSet, AggregateSpec, Argument};
 use thalweg_operators::expression::{ColumnExpression, did_you_mean};
 use thalweg_operators::keyed_aggregate::KeyedAggregate;
@@ -20,7 +19,6 @@ pub(super) fn build_aggregation(
     step: &Named<StepSpec>,
     input: &Stream,
     edge: &EdgeSchema,
-    memory: Option<&MemoryPlan>,
 ) -> Option<Stream> {
     let (key_by, aggregates) = match &step.spec.kind {
         StepKind::Window { key_by, aggregates, .. } | StepKind::Aggregate { key_by, aggregates } => {
@@ -33,25 +31,13 @@ pub(super) fn build_aggregation(
         aggregates.iter().map(|aggregate| read_aggregate(checker, aggregate, edge)).collect();
     let aggregates: Option<Vec<_>> = aggregates.into_iter().collect();
     let (key, aggregates) = (key?, aggregates?);
-    let bytes = memory.and_then(|plan| usize::try_from(plan.cache_bytes_per_instance).ok());
     match &step.spec.kind {
         StepKind::Window { size, offset, allowed_lateness, .. } => {
             let window =
                 Tumbling::new(&key, *size, aggregates).offset(*offset).allowed_lateness(*allowed_lateness);
-            let window = match bytes {
-                Some(bytes) => window.memory_bytes(bytes),
-                None => window,
-            };
             apply(checker, step, key_by, input, edge, window)
         }
-        _ => {
-            let aggregate = KeyedAggregate::new(&key, aggregates);
-            let aggregate = match bytes {
-                Some(bytes) => aggregate.memory_bytes(bytes),
-                None => aggregate,
-            };
-            apply(checker, step, key_by, input, edge, aggregate)
-        }
+        _ => apply(checker, step, key_by, input, edge, KeyedAggregate::new(&key, aggregates)),
     }
 }
 

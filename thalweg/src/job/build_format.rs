@@ -45,8 +45,12 @@ pub(super) fn json(format: &FormatSpec, schema: &Schema) -> Json {
 pub(super) fn csv(format: &FormatSpec, schema: &Schema) -> Csv {
     let csv = Csv::new(schema);
     match format {
-        FormatSpec::Csv { epoch_unit, delimiter, header } => {
+        FormatSpec::Csv { epoch_unit, delimiter, header, null } => {
             let csv = csv.delimiter(*delimiter).header(*header);
+            let csv = match null {
+                Some(null) => csv.null(null),
+                None => csv,
+            };
             match epoch_unit {
                 Some(unit) => csv.epoch_unit(*unit),
                 None => csv,

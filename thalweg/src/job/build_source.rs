@@ -63,6 +63,9 @@ fn make(spec: &SourceSpec, memory: Option<&MemoryPlan>) -> Result<Arc<dyn Source
             if let Some(rows) = generator.rows_per_second {
                 source = source.rows_per_second(rows);
             }
+            if let Some(rows) = generator.batch_rows {
+                source = source.batch_rows(rows);
+            }
             Ok(Arc::new(source))
         }
     }

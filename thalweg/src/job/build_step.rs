@@ -6,7 +6,6 @@ use thalweg_connectors::deduplicate::{Deduplicate, ReadRecordIds};
 use thalweg_engine::graph::Stream;
 use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::EdgeSchema;
-use thalweg_engine::state::MemoryPlan;
 use thalweg_operators::expression::{ColumnExpression, did_you_mean};
 use thalweg_operators::filter::Filter;
 use thalweg_operators::project::Project;
@@ -23,12 +22,7 @@ use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
 const RECORD_ID_PRODUCER: &str = "id_producer";
 
 /// Makes one step; `None` after a mistake.
-pub(super) fn build_step(
-    checker: &Checker<'_>,
-    step: &Named<StepSpec>,
-    inputs: &[Stream],
-    memory: Option<&MemoryPlan>,
-) -> Option<Stream> {
+pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: &[Stream]) -> Option<Stream> {
     let input = inputs.first()?;
     let edge = edge_of(input)?;
     match &step.spec.kind {
@@ -46,7 +40,7 @@ pub(super) fn build_step(
         }
         StepKind::Union => build_union(checker, step, inputs),
         StepKind::Window { .. } | StepKind::Aggregate { .. } => {
-            build_aggregation(checker, step, input, &edge, memory)
+            build_aggregation(checker, step, input, &edge)
         }
         StepKind::Deduplicate { id } => build_deduplicate(checker, step, id, input, &edge),
     }

@@ -5,12 +5,12 @@ use std::path::Path;
 use thalweg_engine::graph::Graph;
 use thalweg_engine::state::MemoryPlan;
 
-use crate::config::{Checker, Environment, Mistake, Mistakes, Position, parse};
+use crate::config::{Checker, Environment, Mistake, Mistakes, Place, Position, parse};
 
 use super::build::build;
 use super::memory::divide;
 use super::read::read_job;
-use super::spec::JobSpec;
+use super::spec::{JobSpec, SettingsSpec};
 use super::wiring::step_order;
 
 /// A job file without mistakes, and the graph that it stands for.
@@ -28,6 +28,19 @@ pub struct LoadedJob {
 /// # Errors
 /// All mistakes in it, with their lines and keys; or that the file cannot be read.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<LoadedJob, Mistakes> {
+    load_with(path, environment, None)
+}
+
+/// Loads a job file, to be run with another parallelism than it says: its memory is divided for
+/// that one.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    path: &Path,
+    environment: &dyn Environment,
+    parallelism: Option<u32>,
+) -> Result<LoadedJob, Mistakes> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the job file: {error}");
@@ -36,7 +49,7 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<LoadedJob, Mis
     })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
-    load_text(&text, &file, &directory, environment)
+    load_tree(&text, &file, &directory, environment, parallelism)
 }
 
 /// Loads a job from text; `file` names it in messages, relative paths begin at `directory`, which
@@ -50,10 +63,23 @@ pub fn load_text(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Result<LoadedJob, Mistakes> {
+    load_tree(text, file, directory, environment, None)
+}
+
+fn load_tree(
+    text: &str,
+    file: &str,
+    directory: &Path,
+    environment: &dyn Environment,
+    parallelism: Option<u32>,
+) -> Result<LoadedJob, Mistakes> {
     let root = parse(text).map_err(|mistakes| Mistakes::new(file, mistakes))?;
     let checker = Checker::new(environment, directory);
     let mut loaded = None;
-    if let Some(spec) = read_job(&checker, &root, file) {
+    if let Some(mut spec) = read_job(&checker, &root, file) {
+        if let Some(parallelism) = parallelism {
+            override_parallelism(&checker, &mut spec.settings, parallelism);
+        }
         let order = step_order(&checker, &spec);
         loaded = build_twice(&checker, spec, &order);
     }
@@ -64,6 +90,16 @@ pub fn load_text(
         let at = Position { line: 1, column: 1 };
         Mistakes::new(file, vec![Mistake { at, path: String::new(), message }])
     })
+}
+
+fn override_parallelism(checker: &Checker<'_>, settings: &mut SettingsSpec, parallelism: u32) {
+    let limit = settings.max_parallelism;
+    if parallelism > limit {
+        let message = format!("--parallelism {parallelism} exceeds `max_parallelism`, which is {limit}");
+        let at = Position { line: 1, column: 1 };
+        checker.mistake(&Place { at, path: String::new() }, message);
+    }
+    settings.parallelism = parallelism;
 }
 
 /// Builds the graph to see what memory it needs, then again with what each part may hold.

@@ -28,5 +28,5 @@ mod wiring;
 
 pub use data_type::parse_type;
 pub use explain::explain;
-pub use load::{LoadedJob, load, load_text};
-pub use start::{RunningJob, start};
+pub use load::{LoadedJob, load, load_text, load_with};
+pub use start::start;

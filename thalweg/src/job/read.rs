@@ -1,6 +1,7 @@
 //! Reads a job file into its specification: every key is looked at, every mistake is gathered.
 
 use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
+use crate::run::MEMORY_BYTES_DEFAULT;
 
 use super::spec::{
     CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, RestartSpec, SettingsSpec, StoreUrl,
@@ -8,9 +9,7 @@ use super::spec::{
 use super::{read_sink, read_source, read_step};
 
 /// Least memory that a job runs in.
-const MEMORY_BYTES_MIN: u64 = 64 << 20;
-/// Memory of a job that does not say.
-const MEMORY_BYTES_DEFAULT: u64 = 1 << 30;
+const MEMORY_BYTES_MIN: u64 = 80 << 20;
 const PARALLELISM_MAX: i64 = 32_768;
 const MAX_PARALLELISM_DEFAULT: u32 = 128;
 const CHECKPOINT_INTERVAL_DEFAULT: i64 = 10_000_000;
@@ -63,7 +62,7 @@ fn read_settings(table: &Table<'_>) -> SettingsSpec {
     let memory_bytes = table.optional("memory").and_then(|node| {
         let bytes = checker.bytes(node)?;
         if bytes < MEMORY_BYTES_MIN {
-            checker.mistake_at(node, "a job needs at least 64MiB");
+            checker.mistake_at(node, "a job needs at least 80MiB");
         }
         Some(bytes)
     });
@@ -294,4 +293,17 @@ pub(super) fn read_inputs(table: &Table<'_>, many: bool) -> Option<Vec<InputSpec
 pub(super) fn placed_text(table: &Table<'_>, key: &str, expected: &str) -> Option<Placed<String>> {
     let node = table.required(key, expected)?;
     Some(Placed { value: table.checker().name(node, expected)?, place: Place::from(node) })
+}
+
+/// A column's name, with its place.
+pub(super) fn read_column(table: &Table<'_>, key: &str) -> Option<Placed<String>> {
+    placed_text(table, key, "the name of a column")
+}
+
+/// `column` or `[column, column]`; `None` after a mistake in any.
+pub(super) fn read_column_names(checker: &Checker<'_>, node: &Node) -> Option<Vec<Placed<String>>> {
+    let column =
+        |node| Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) });
+    let columns: Vec<_> = checker.list(node)?.iter().map(column).collect();
+    columns.into_iter().collect()
 }

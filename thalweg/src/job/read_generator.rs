@@ -18,6 +18,7 @@ pub(super) fn read_generator(table: &Table<'_>) -> Option<GeneratorSpec> {
     let checker = table.checker();
     let rows = table.integer("rows", 0..=i64::MAX).map(|number| number as u64);
     let rows_per_second = table.integer("rows_per_second", 1..=i64::MAX).map(|number| number as u64);
+    let batch_rows = table.integer("batch_rows", 1..=i64::MAX).map(|number| number as u64);
     let seed = table.integer("seed", 0..=i64::MAX).unwrap_or(0) as u64;
     let columns = table.required("columns", "a table of columns, such as `{id: sequence}`")?;
     let columns = checker.table(columns)?;
@@ -36,7 +37,7 @@ pub(super) fn read_generator(table: &Table<'_>) -> Option<GeneratorSpec> {
         })
         .collect();
     let columns = read.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(GeneratorSpec { rows, rows_per_second, seed, columns })
+    Some(GeneratorSpec { rows, rows_per_second, batch_rows, seed, columns })
 }
 
 /// `sequence`, or `{integer: {min: 0, max: 9}}`.

@@ -1,8 +1,8 @@
 //! Reads the sinks of a job file.
 
-use crate::config::{Place, Placed, Table};
+use crate::config::{Placed, Table};
 
-use super::read::{read_inputs, read_path};
+use super::read::{read_column, read_column_names, read_inputs, read_path};
 use super::read_format::{FormatUse, read_format};
 use super::read_source::read_settings;
 use super::spec::{KafkaSinkSpec, PrismSinkSpec, PrismTargetSpec, SinkKind, SinkSpec};
@@ -27,21 +27,14 @@ const KINDS: [(&str, Kind); 5] = [
 /// Reads one sink.
 pub(super) fn read_sink(table: &Table<'_>) -> Option<SinkSpec> {
     let checker = table.checker();
-    let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-    let kind =
-        table.required("kind", &format!("one of {names}")).and_then(|node| checker.choice(node, &KINDS));
-    let Some(kind) = kind else {
-        // Without a kind nobody can say which keys are unknown.
-        table.know_all();
-        return None;
-    };
+    let kind = table.kind(&KINDS)?;
     let inputs = read_inputs(table, false);
     let kind = match kind {
         Kind::Print => Some(SinkKind::Print { prefix: table.text("prefix", "what stands before each line") }),
         Kind::Blackhole => Some(SinkKind::Blackhole),
         Kind::File => {
             let path = table.required("path", "a directory").and_then(|node| read_path(checker, node));
-            let format = read_format(table, FormatUse::Files);
+            let format = read_format(table, FormatUse::WriteFiles);
             path.zip(format).map(|(path, format)| SinkKind::File { path, format })
         }
         Kind::Kafka => read_kafka(table).map(SinkKind::Kafka),
@@ -53,7 +46,7 @@ pub(super) fn read_sink(table: &Table<'_>) -> Option<SinkSpec> {
 fn read_kafka(table: &Table<'_>) -> Option<KafkaSinkSpec> {
     let topic = table.required_text("topic", "the topic's name");
     let servers = table.required_text("bootstrap_servers", "brokers, such as `localhost:9092`");
-    let format = read_format(table, FormatUse::Messages);
+    let format = read_format(table, FormatUse::WriteMessages);
     let key = read_key(table);
     let settings = read_settings(table);
     Some(KafkaSinkSpec { topic: topic?, bootstrap_servers: servers?, format: format?, key, settings })
@@ -88,13 +81,11 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
             None
         }
     };
-    let format = read_format(table, FormatUse::Messages);
+    let format = read_format(table, FormatUse::WriteMessages);
     let key = read_key(table);
     let exactly_once =
         table.choice("delivery", &[("exactly_once", true), ("at_least_once", false)]).unwrap_or(true);
-    let timestamp = table.optional("timestamp").and_then(|node| {
-        Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
-    });
+    let timestamp = table.has("timestamp").then(|| read_column(table, "timestamp")).flatten();
     let staging = table.path("staging");
     Some(PrismSinkSpec {
         topic: topic?,
@@ -109,9 +100,6 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
 
 /// `key: column` or `key: [column, column]`.
 fn read_key(table: &Table<'_>) -> Vec<Placed<String>> {
-    let checker = table.checker();
-    let items = table.optional("key").and_then(|node| checker.list(node)).unwrap_or_default();
-    let column =
-        |node| Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) });
-    items.iter().filter_map(column).collect()
+    let key = table.optional("key").and_then(|node| read_column_names(table.checker(), node));
+    key.unwrap_or_default()
 }

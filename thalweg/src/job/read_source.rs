@@ -7,7 +7,7 @@ use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
 use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
 
 use super::data_type::parse_type;
-use super::read::{placed_text, read_path};
+use super::read::read_path;
 use super::read_format::{FormatUse, read_format};
 use super::read_generator::read_generator;
 use super::spec::{
@@ -25,16 +25,9 @@ enum Kind {
 /// Reads one source.
 pub(super) fn read_source(table: &Table<'_>, topology: Option<&Placed<PathBuf>>) -> Option<SourceSpec> {
     let checker = table.checker();
-    let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("generator", Kind::Generator)];
-    let kind = table
-        .required("kind", "`kafka`, `file` or `generator`")
-        .and_then(|node| checker.choice(node, &kinds));
     let event_time = table.optional("event_time").and_then(read_event_time(table));
-    let Some(kind) = kind else {
-        // Without a kind nobody can say which keys are unknown.
-        table.know_all();
-        return None;
-    };
+    let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("generator", Kind::Generator)];
+    let kind = table.kind(&kinds)?;
     let schema = if kind == Kind::Generator { Some(Vec::new()) } else { read_schema(table) };
     let on_decode_error = match kind {
         Kind::Generator => None,
@@ -61,6 +54,12 @@ pub(super) fn read_source(table: &Table<'_>, topology: Option<&Placed<PathBuf>>)
     if needs_schema && schema.is_empty() && !table.has("schema") {
         table.missing("schema", "a table of columns, such as `{carrier: string, dep_delay: int64}`");
         return None;
+    }
+    if let SourceKind::Kafka(KafkaSourceSpec { format: FormatSpec::Raw, .. })
+    | SourceKind::File(FileSourceSpec { format: FormatSpec::Raw, .. }) = &kind
+        && let Some(node) = table.optional("schema")
+    {
+        checker.mistake_at(node, "`raw` has one column, `payload`, and takes no schema");
     }
     Some(SourceSpec {
         schema,
@@ -137,7 +136,7 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
     if topology.is_none() && !table.has("topology") {
         table.missing("topology", "a topology file, here or at the top of the job");
     }
-    let format = read_format(table, FormatUse::Messages);
+    let format = read_format(table, FormatUse::ReadMessages);
     let start = table.optional("start").map_or(Some(Start::Earliest), |node| read_start(checker, node));
     let start_by_cluster = table
         .optional("start_by_cluster")
@@ -229,11 +228,6 @@ fn read_start(checker: &Checker<'_>, node: &Node) -> Option<Start> {
 fn read_file(table: &Table<'_>) -> Option<FileSourceSpec> {
     let path = table.required("path", "a file, a directory or a pattern such as `data/*.csv`");
     let path = path.and_then(|node| read_path(table.checker(), node));
-    let format = read_format(table, FormatUse::Files);
+    let format = read_format(table, FormatUse::ReadFiles);
     Some(FileSourceSpec { path: path?, format: format? })
-}
-
-/// A column's name, with its place.
-pub(super) fn read_column(table: &Table<'_>, key: &str) -> Option<Placed<String>> {
-    placed_text(table, key, "the name of a column")
 }

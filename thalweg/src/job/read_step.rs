@@ -2,8 +2,7 @@
 
 use crate::config::{Node, Place, Placed, Table, Value};
 
-use super::read::{placed_text, read_inputs};
-use super::read_source::read_column;
+use super::read::{placed_text, read_column, read_column_names, read_inputs};
 use super::spec::{AggregateSpec, ComputedSpec, StepKind, StepSpec};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,15 +31,7 @@ const RECORD_ID_COLUMN: &str = "kafka_header_thalweg_id";
 
 /// Reads one step.
 pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
-    let checker = table.checker();
-    let names = KINDS.map(|(name, _)| format!("`{name}`")).join(", ");
-    let kind =
-        table.required("kind", &format!("one of {names}")).and_then(|node| checker.choice(node, &KINDS));
-    let Some(kind) = kind else {
-        // Without a kind nobody can say which keys are unknown.
-        table.know_all();
-        return None;
-    };
+    let kind = table.kind(&KINDS)?;
     let inputs = read_inputs(table, kind == Kind::Union);
     let kind = match kind {
         Kind::Filter => placed_text(table, "where", "a condition such as `dep_delay > 60`")
@@ -146,18 +137,12 @@ fn read_window(table: &Table<'_>) -> Option<StepKind> {
 fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
     let checker = table.checker();
     let node = table.required("key_by", "a column or a list of columns")?;
-    let items = checker.list(node)?;
-    if items.is_empty() {
+    let columns = read_column_names(checker, node)?;
+    if columns.is_empty() {
         checker.mistake_at(node, "expected at least one column");
         return None;
     }
-    let columns: Vec<_> = items
-        .iter()
-        .map(|item| {
-            Some(Placed { value: checker.name(item, "the name of a column")?, place: Place::from(item) })
-        })
-        .collect();
-    columns.into_iter().collect()
+    Some(columns)
 }
 
 /// `aggregates: {name: function(argument)}`.

@@ -150,6 +150,8 @@ pub enum FormatSpec {
         delimiter: u8,
         /// Whether the first line of a file names the columns.
         header: bool,
+        /// A text that stands for null, beside no text at all.
+        null: Option<String>,
     },
     /// The bytes as they are, in one column.
     Raw,
@@ -250,6 +252,8 @@ pub struct GeneratorSpec {
     pub rows: Option<u64>,
     /// How many a second; `None`: as many as possible.
     pub rows_per_second: Option<u64>,
+    /// How many at a time, at most; `None`: whole batches.
+    pub batch_rows: Option<u64>,
     /// The seed of what is random in it.
     pub seed: u64,
     /// The columns and how each is made.

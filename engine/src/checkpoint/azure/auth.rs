@@ -78,6 +78,9 @@ pub struct AzureConfig {
     pub timeout: Duration,
     /// How often a request is tried. Default 5.
     pub tries: u32,
+    /// Bytes of a block of an upload and of a part of a download; four of them are in flight.
+    /// Default 4 MiB.
+    pub block_bytes: usize,
 }
 
 impl std::fmt::Debug for AzureConfig {
@@ -102,6 +105,7 @@ impl AzureConfig {
             create_container: false,
             timeout: Duration::from_secs(30),
             tries: 5,
+            block_bytes: super::BLOCK_BYTES,
         }
     }
 

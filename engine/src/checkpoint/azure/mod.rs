@@ -32,7 +32,7 @@ use super::layout::{check_path, check_prefix};
 use super::{CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
-/// Bytes of a block of an upload and of a part of a download.
+/// Bytes of a block of an upload and of a part of a download, unless the configuration says less.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks of one file in flight.
 const BLOCKS_IN_FLIGHT: usize = 4;
@@ -52,6 +52,7 @@ pub struct AzureBlobStorage {
     prefix: String,
     timeout: Duration,
     tries: u32,
+    block_bytes: usize,
 }
 
 impl AzureBlobStorage {
@@ -79,6 +80,7 @@ impl AzureBlobStorage {
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             timeout: config.timeout,
             tries: config.tries.max(1),
+            block_bytes: config.block_bytes.max(1),
         };
         if config.create_container {
             storage.create_container(container)?;
@@ -140,11 +142,12 @@ impl AzureBlobStorage {
 
     fn upload(&self, path: &str, data: Bytes, if_absent: bool) -> Result<PutOutcome> {
         let blob = Arc::new(self.blob(path)?);
-        let timeout = self.timeout_of_file(data.len() as u64);
+        let (timeout, block_bytes) = (self.timeout_of_file(data.len() as u64), self.block_bytes);
         self.call("putting", path, timeout, move || {
             let (blob, data) = (blob.clone(), data.clone());
             async move {
-                let options = if if_absent { upload_options().if_not_exists() } else { upload_options() };
+                let options = upload_options(block_bytes);
+                let options = if if_absent { options.if_not_exists() } else { options };
                 match blob.upload(data.into(), Some(options)).await {
                     Ok(_) => Ok(PutOutcome::Created),
                     Err(error) if if_absent && is_taken(&error) => Ok(PutOutcome::Exists),
@@ -167,25 +170,25 @@ impl CheckpointStorage for AzureBlobStorage {
     fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
         let unreadable = |error| Error::external(format!("cannot read {}", local.display())).caused_by(error);
         let bytes = std::fs::metadata(local).map_err(unreadable)?.len();
-        let (blob, local) = (Arc::new(self.blob(path)?), local.to_owned());
+        let (blob, local, block_bytes) = (Arc::new(self.blob(path)?), local.to_owned(), self.block_bytes);
         self.call("putting", path, self.timeout_of_file(bytes), move || {
             let (blob, local) = (blob.clone(), local.clone());
             async move {
                 let file = tokio::fs::File::open(&local).await?;
                 let stream = FileStream::builder(file).build().await?;
                 let bytes = stream.len().unwrap_or_default();
-                blob.upload(Body::from(stream).into(), Some(upload_options())).await?;
+                blob.upload(Body::from(stream).into(), Some(upload_options(block_bytes))).await?;
                 Ok(bytes)
             }
         })
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let blob = Arc::new(self.blob(path)?);
+        let (blob, block_bytes) = (Arc::new(self.blob(path)?), self.block_bytes);
         self.call("reading", path, self.timeout, move || {
             let blob = blob.clone();
             async move {
-                match blob.download(Some(download_options(None))).await {
+                match blob.download(Some(download_options(block_bytes, None))).await {
                     Ok(found) => Ok(Some(found.body.collect().await?)),
                     Err(error) if is_missing(&error) => Ok(None),
                     Err(error) => Err(error),
@@ -195,7 +198,7 @@ impl CheckpointStorage for AzureBlobStorage {
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
-        let blob = Arc::new(self.blob(path)?);
+        let (blob, block_bytes) = (Arc::new(self.blob(path)?), self.block_bytes);
         let timeout = self.timeout_of_file(range.end.saturating_sub(range.start));
         self.call("reading", path, timeout, move || {
             let (blob, range) = (blob.clone(), range.clone());
@@ -203,7 +206,7 @@ impl CheckpointStorage for AzureBlobStorage {
                 // The SDK refuses an empty range; one byte tells whether the blob is there.
                 let is_empty = range.is_empty();
                 let wanted = HttpRange::new(range.start, range.end.saturating_sub(range.start).max(1));
-                match blob.download(Some(download_options(Some(wanted)))).await {
+                match blob.download(Some(download_options(block_bytes, Some(wanted)))).await {
                     Ok(_) if is_empty => Ok(Some(Bytes::new())),
                     Ok(found) => Ok(Some(found.body.collect().await?)),
                     Err(error) if is_missing(&error) => Ok(None),
@@ -217,11 +220,11 @@ impl CheckpointStorage for AzureBlobStorage {
     }
 
     fn get_file(&self, path: &str, local: &Path) -> Result<Option<u64>> {
-        let (blob, local) = (Arc::new(self.blob(path)?), local.to_owned());
+        let (blob, local, block_bytes) = (Arc::new(self.blob(path)?), local.to_owned(), self.block_bytes);
         self.call("reading", path, self.timeout_of_file(FILE_BYTES_MAX), move || {
             let (blob, local) = (blob.clone(), local.clone());
             async move {
-                let found = match blob.download(Some(download_options(None))).await {
+                let found = match blob.download(Some(download_options(block_bytes, None))).await {
                     Ok(found) => found,
                     Err(error) if is_missing(&error) => return Ok(None),
                     Err(error) => return Err(error),
@@ -292,18 +295,18 @@ impl std::fmt::Debug for AzureBlobStorage {
     }
 }
 
-fn upload_options() -> BlockBlobClientUploadOptions<'static> {
+fn upload_options(block_bytes: usize) -> BlockBlobClientUploadOptions<'static> {
     BlockBlobClientUploadOptions {
         parallel: NonZero::new(BLOCKS_IN_FLIGHT),
-        partition_size: NonZero::new(BLOCK_BYTES as u64),
+        partition_size: NonZero::new(block_bytes as u64),
         ..BlockBlobClientUploadOptions::default()
     }
 }
 
-fn download_options(range: Option<HttpRange>) -> BlobClientDownloadOptions<'static> {
+fn download_options(block_bytes: usize, range: Option<HttpRange>) -> BlobClientDownloadOptions<'static> {
     BlobClientDownloadOptions {
         parallel: NonZero::new(BLOCKS_IN_FLIGHT),
-        partition_size: NonZero::new(BLOCK_BYTES),
+        partition_size: NonZero::new(block_bytes),
         range,
         ..BlobClientDownloadOptions::default()
     }

@@ -143,3 +143,15 @@ fn using_state_without_a_key_or_with_a_foreign_one_is_an_error() {
     assert!(foreign.is_some());
     assert!(keyed.register_event_timer(1, &[]).is_err());
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_backend_with_a_budget_says_what_an_instance_may_keep() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = RocksConfig { instance_bytes: Some(1 << 20), ..RocksConfig::new(directory.path()) };
+    let spec = KeyedStateSpec::of_backend(&RocksBackend::new(config).unwrap());
+    assert!(spec.cache_bytes_max + 2 * spec.timer_bytes_max <= 1 << 20, "{spec:?}");
+    assert!(spec.cache_bytes_max > 700 << 10, "{spec:?}");
+    let spec = KeyedStateSpec::of_backend(&MapBackend::new(directory.path()));
+    assert_eq!(spec.cache_bytes_max, KeyedStateSpec::default().cache_bytes_max);
+}
