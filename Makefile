@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
+# With --workspace every target resolves the same features: what one has built the next one uses.
+RELEASE = $(CARGO) build --release --workspace --bin
+RELEASED = $(CARGO_TARGET_DIR)/release
 
 .PHONY: help build demo demo-real test bench fmt clippy doc clean
 .DEFAULT_GOAL := help
@@ -15,11 +18,13 @@ build: ## build everything, optimised
 
 demo: ## the main job on embedded clusters, through an outage and a kill -9
 	dev/install
-	$(CARGO) run --release -p thalweg-examples --bin demo
+	$(RELEASE) demo
+	$(RELEASED)/demo
 
 demo-real: ## the same on two real Kafka brokers and Azurite
 	dev/install services
-	$(CARGO) run --release -p thalweg-examples --bin demo -- --real
+	$(RELEASE) demo
+	$(RELEASED)/demo --real
 
 test: ## formatting, lints, documentation, every test
 	dev/install services
@@ -30,7 +35,8 @@ test: ## formatting, lints, documentation, every test
 
 bench: ## the benchmarks, to a table and benches/out/results.json; ONLY=name,name for a part
 	dev/install services
-	$(CARGO) run --release -p thalweg-benches -- $(ONLY)
+	$(RELEASE) thalweg-benches
+	$(RELEASED)/thalweg-benches $(ONLY)
 
 fmt: ## format the code
 	$(CARGO) fmt --all
