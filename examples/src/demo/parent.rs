@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use thalweg::connectors::prism::{GatewayConfig, PrismGateway};
@@ -24,6 +25,8 @@ const OUTAGE: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Rows that each of the two tasks reads in a second, so that there is something to see.
 const ROWS_PER_SECOND: u32 = 1_000;
+/// The same on real brokers, which take some ten seconds to come back.
+const ROWS_PER_SECOND_REAL: u32 = 500;
 
 /// What is done to the job while it runs.
 #[derive(Clone, Debug)]
@@ -79,7 +82,8 @@ pub fn run_parent(real: bool) -> Result<bool> {
     let program = std::env::current_exe();
     let program = program.map_err(|error| Error::external("no path of this program").caused_by(error))?;
     let kills = vec![KillAt::Halfway];
-    let script = Script { real, rows_per_second: ROWS_PER_SECOND, outage: true, kills };
+    let rows_per_second = if real { ROWS_PER_SECOND_REAL } else { ROWS_PER_SECOND };
+    let script = Script { real, rows_per_second, outage: true, kills };
     let report = run_script(&program, &script)?;
     show(&report.expected);
     print_report(&report);
@@ -123,7 +127,8 @@ pub fn run_script(program: &Path, script: &Script) -> Result<Report> {
     if let Some(store) = &azurite {
         command.envs(store.environment.iter().cloned());
     }
-    let (restarts, outages) = drive(&mut command, &clusters, script, flights.len())?;
+    let (restarts, outages) =
+        std::thread::scope(|scope| drive(scope, &mut command, &clusters, script, flights.len()))?;
     let verdict = verify(&clusters, &expected)?;
     gateway.stop()?;
     Ok(Report { rows: flights.len(), expected, verdict, restarts, outages })
@@ -189,13 +194,59 @@ fn spawn(command: &mut Command) -> Result<Running> {
     Ok(Running { child, lines })
 }
 
+/// How far the outage of a run has come.
+enum Outage<'scope> {
+    Due,
+    Away(Instant),
+    Returning(ScopedJoinHandle<'scope, Result<()>>),
+    Over,
+}
+
+impl<'scope> Outage<'scope> {
+    /// Takes the next step when it is time. A real broker takes its time to return, and the job is
+    /// looked at meanwhile.
+    fn advance<'env>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        clusters: &'env Clusters,
+        may_begin: bool,
+    ) -> Result<Outage<'scope>> {
+        Ok(match self {
+            Outage::Due if may_begin => {
+                println!("--- cluster west goes away");
+                clusters.take_away("west")?;
+                Outage::Away(Instant::now())
+            }
+            Outage::Away(since) if since.elapsed() > OUTAGE => {
+                Outage::Returning(scope.spawn(|| clusters.bring_back("west")))
+            }
+            Outage::Returning(returning) if returning.is_finished() => {
+                returning.join().map_err(|_| Error::internal("bringing a cluster back panicked"))??;
+                println!("--- cluster west is back");
+                Outage::Over
+            }
+            waiting => waiting,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Outage::Over)
+    }
+}
+
 /// Runs the child to its end through an outage and kills. Returns the restarts and the outages.
-fn drive(command: &mut Command, clusters: &Clusters, script: &Script, rows: usize) -> Result<(u32, u32)> {
+fn drive<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    command: &mut Command,
+    clusters: &'env Clusters,
+    script: &Script,
+    rows: usize,
+) -> Result<(u32, u32)> {
     let started = Instant::now();
     let mut running = spawn(command)?;
     let mut run_since = Instant::now();
-    let (mut restarts, mut outages) = (0, 0);
-    let mut away_since: Option<Instant> = None;
+    let mut restarts = 0;
+    let mut outage = if script.outage { Outage::Due } else { Outage::Over };
     let mut kills = script.kills.iter();
     let mut kill = kills.next();
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
@@ -209,17 +260,7 @@ fn drive(command: &mut Command, clusters: &Clusters, script: &Script, rows: usiz
             println!("{:5.1} s | {line}", started.elapsed().as_secs_f64());
             progress = parse(&line).unwrap_or(progress);
         }
-        if script.outage && outages == 0 && away_since.is_none() && progress.rows_in > rows / 5 {
-            println!("--- cluster west goes away");
-            clusters.take_away("west")?;
-            away_since = Some(Instant::now());
-        }
-        if away_since.is_some_and(|since| since.elapsed() > OUTAGE) {
-            away_since = None;
-            clusters.bring_back("west")?;
-            outages += 1;
-            println!("--- cluster west is back");
-        }
+        outage = outage.advance(scope, clusters, progress.rows_in > rows / 5)?;
         let status =
             running.child.try_wait().map_err(|error| Error::external("lost the job").caused_by(error))?;
         if let Some(status) = status {
@@ -229,10 +270,9 @@ fn drive(command: &mut Command, clusters: &Clusters, script: &Script, rows: usiz
             if !status.success() {
                 return Err(Error::external(format!("the job's process ended with {status}")));
             }
-            return Ok((restarts, outages));
+            return Ok((restarts, u32::from(script.outage && outage.is_over())));
         }
-        let halfway =
-            progress.rows_in > rows / 2 && progress.checkpoint > 0 && outages == u32::from(script.outage);
+        let halfway = progress.rows_in > rows / 2 && progress.checkpoint > 0 && outage.is_over();
         let due = match kill {
             Some(KillAt::After(delay)) => run_since.elapsed() >= *delay,
             Some(KillAt::Halfway) => halfway,
