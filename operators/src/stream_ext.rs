@@ -15,15 +15,17 @@ use crate::union::Union;
 
 /// Relational steps on a stream. Mistakes are reported when the job is built.
 ///
-/// ```no_run
+/// ```
 /// use datafusion::prelude::{col, lit};
+/// use thalweg_engine::graph::Stream;
 /// use thalweg_operators::StreamExt;
-/// # fn flights() -> thalweg_engine::graph::Stream { unimplemented!() }
 ///
-/// let late = flights()
-///     .filter("dep_delay > 60 and carrier = 'UA'")
-///     .with_column("dep_delay_h", col("dep_delay") / lit(60))
-///     .select(["carrier", "dep_delay_h", "upper(origin) as origin"]);
+/// fn late(flights: &Stream) -> Stream {
+///     flights
+///         .filter("dep_delay > 60 and carrier = 'UA'")
+///         .with_column("dep_delay_h", col("dep_delay") / lit(60))
+///         .select(["carrier", "dep_delay_h", "upper(origin) as origin"])
+/// }
 /// ```
 pub trait StreamExt {
     /// Keeps the rows for which `condition` is true; null counts as false.
