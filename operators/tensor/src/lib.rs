@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod builder;
+pub mod cuda;
 mod element;
 mod error;
 pub mod graph;
