@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod builder;
 pub mod cuda;
+pub mod device_choice;
 mod element;
 mod error;
 pub mod graph;
@@ -24,6 +25,7 @@ pub mod weights;
 
 pub use backend::{Backend, Limits, Plan};
 pub use builder::GraphBuilder;
+pub use device_choice::DeviceChoice;
 pub use element::Element;
 pub use error::{Error, Result};
 pub use graph::Graph;

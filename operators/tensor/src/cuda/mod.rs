@@ -8,6 +8,8 @@
 //!
 //! Nothing here but `device` knows the driver, and `device` is there with the feature `cuda` alone.
 
+#[cfg(feature = "cuda")]
+pub mod device;
 pub mod kernel;
 pub mod layout;
 pub mod lower;
