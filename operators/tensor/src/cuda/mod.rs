@@ -9,8 +9,12 @@
 //! Nothing here but `device` knows the driver, and `device` is there with the feature `cuda` alone.
 
 pub mod kernel;
+mod kernel_entry;
+mod kernel_row;
 pub mod layout;
 pub mod lower;
+mod lower_row;
+mod lower_steps;
 pub mod program;
 pub mod scan;
 
