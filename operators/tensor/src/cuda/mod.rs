@@ -11,8 +11,12 @@
 #[cfg(feature = "cuda")]
 pub mod device;
 pub mod kernel;
+mod kernel_entry;
+mod kernel_row;
 pub mod layout;
 pub mod lower;
+mod lower_row;
+mod lower_steps;
 pub mod program;
 pub mod scan;
 

@@ -354,3 +354,26 @@ impl Program {
         }
     }
 }
+
+impl Step {
+    /// The buffers that it reads or writes.
+    pub fn buffers(&self) -> Vec<BufferId> {
+        match self {
+            Step::Gemm(gemm) => vec![gemm.input, gemm.out],
+            Step::Launch(launch) => launch.buffers().collect(),
+            Step::Scan(scan) => {
+                let launches = scan.select.buffers().chain(scan.finish.buffers());
+                [scan.queries, scan.scores].into_iter().chain(launches).collect()
+            }
+        }
+    }
+}
+
+impl Launch {
+    fn buffers(&self) -> impl Iterator<Item = BufferId> + '_ {
+        self.arguments.iter().filter_map(|argument| match argument {
+            Argument::Buffer(buffer) => Some(*buffer),
+            _ => None,
+        })
+    }
+}
