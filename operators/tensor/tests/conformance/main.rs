@@ -10,6 +10,8 @@ mod cases;
 mod compare;
 mod generate;
 mod graphs;
+#[cfg(feature = "test-gpu")]
+mod on_device;
 mod oracle;
 mod oracle_backend;
 mod protocol;

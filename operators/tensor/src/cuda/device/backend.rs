@@ -11,7 +11,8 @@ use super::kernels::{Kernels, LoadedKernel};
 use super::matmul::Matmuls;
 use super::memory_budget::{MemoryBudget, Share};
 use super::pipeline::Pipeline;
-use super::plan::CudaPlan;
+use super::plan::{CudaPlan, check_width};
+use super::probe::Probe;
 use super::slot::Slot;
 use super::upload::Uploader;
 use crate::cuda::lower;
@@ -57,6 +58,41 @@ impl CudaBackend {
         let device = Arc::new(Device::open(ordinal)?);
         let shared = Shared::new(&device).map_err(|failure| device.error(failure))?;
         Ok(CudaBackend { shared: Arc::new(shared) })
+    }
+
+    /// The device with that number, shared by all tasks of the process that ask for it: they share
+    /// its kernels, weights and reference matrices. A device that was lost is opened anew once the
+    /// last plan of its old context is gone.
+    ///
+    /// # Errors
+    /// As [`CudaBackend::open`].
+    pub fn shared(ordinal: usize) -> Result<Arc<CudaBackend>> {
+        static OPENED: Mutex<Vec<(usize, Weak<CudaBackend>)>> = Mutex::new(Vec::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|(_, backend)| backend.strong_count() > 0);
+        let of_ordinal = opened.iter().filter(|(number, _)| *number == ordinal);
+        let usable =
+            of_ordinal.filter_map(|(_, backend)| backend.upgrade()).find(|backend| backend.is_usable());
+        if let Some(backend) = usable {
+            return Ok(backend);
+        }
+        let backend = Arc::new(CudaBackend::open(ordinal)?);
+        opened.push((ordinal, Arc::downgrade(&backend)));
+        Ok(backend)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.shared.device.check().is_ok()
+    }
+
+    /// The rates that this device reaches, for benchmarks.
+    ///
+    /// # Errors
+    /// When the device fails, or has less than a few GiB left.
+    pub fn probe(&self) -> Result<Probe> {
+        let shared = &self.shared;
+        shared.device.check()?;
+        Probe::measure(&shared.device, &shared.matmuls).map_err(|failure| shared.device.error(failure))
     }
 
     /// What the driver says of the device.
@@ -107,6 +143,7 @@ impl Backend for CudaBackend {
             pipeline: Pipeline::new(in_flight_max),
             idle,
             references: held,
+            reference_widths: graph.references().iter().map(|reference| reference.width).collect(),
             constants,
             last_end: None,
         }))
@@ -166,12 +203,6 @@ impl Shared {
     ) -> Result<HeldReference> {
         let device = &self.device;
         let spec = &program.references[slot.0];
-        if matrix.width() != spec.width {
-            return Err(Error::weights(
-                format!("reference matrix `{}`", matrix.name()),
-                format!("its vectors have {} elements, the graph needs {}", matrix.width(), spec.width),
-            ));
-        }
         let bytes = DeviceReference::bytes_of(spec, matrix.rows());
         let what = format!("reference matrix `{}`", matrix.name());
         let share = take(budget, bytes, &what).map_err(|failure| device.error(failure))?;
@@ -198,15 +229,15 @@ impl Shared {
     }
 }
 
-/// Their widths are checked where they are uploaded.
 fn check_references(graph: &Graph, references: &[Arc<ReferenceMatrix>]) -> Result<()> {
-    if references.len() == graph.references().len() {
-        return Ok(());
+    if references.len() != graph.references().len() {
+        return Err(Error::weights(
+            "reference matrices",
+            format!("the graph needs {}, {} were given", graph.references().len(), references.len()),
+        ));
     }
-    Err(Error::weights(
-        "reference matrices",
-        format!("the graph needs {}, {} were given", graph.references().len(), references.len()),
-    ))
+    let mut pairs = graph.references().iter().zip(references);
+    pairs.try_for_each(|(wanted, matrix)| check_width(Some(wanted.width), matrix))
 }
 
 fn take(budget: &MemoryBudget, bytes: usize, what: &str) -> Result<Share, Failure> {

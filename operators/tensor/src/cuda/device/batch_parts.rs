@@ -66,6 +66,7 @@ pub(super) fn rebased(offsets: &[i32], part: &Range<usize>) -> Vec<i32> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

@@ -56,19 +56,33 @@ impl Kernels {
     }
 
     fn load(&self, hash: blake3::Hash, recipe: &Recipe<'_>, name: &str) -> Result<LoadedKernel, Failure> {
-        if let Some(image) = self.cache.load(hash) {
-            match LoadedKernel::load(&self.device, &image, name) {
-                // Whole, and yet not for this driver: made again below.
-                Err(Failure::Refused(_)) => {}
-                loaded => return loaded,
-            }
-        }
-        let image = compiler::compile(self.device.libraries(), recipe.source, recipe.arch, recipe.options)
-            .map_err(|log| Failure::Refused(format!("compiling kernel {name}: {log}")))?;
-        // A cache that cannot be written costs the next start its time, and this one nothing.
-        let _ = self.cache.store(hash, &image);
-        LoadedKernel::load(&self.device, &image, name)
+        let compile = || {
+            compiler::compile(self.device.libraries(), recipe.source, recipe.arch, recipe.options)
+                .map_err(|log| Failure::Refused(format!("compiling kernel {name}: {log}")))
+        };
+        kept_or_compiled(&self.cache, hash, compile, |image| LoadedKernel::load(&self.device, image, name))
     }
+}
+
+/// Loads what the cache keeps under that hash; where there is nothing, or nothing that loads, what is
+/// compiled now, which is kept.
+fn kept_or_compiled<T>(
+    cache: &KernelCache,
+    hash: blake3::Hash,
+    compile: impl FnOnce() -> Result<Vec<u8>, Failure>,
+    load: impl Fn(&[u8]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if let Some(image) = cache.load(hash) {
+        match load(&image) {
+            // Whole, and yet not for this driver: made again below.
+            Err(Failure::Refused(_)) => {}
+            loaded => return loaded,
+        }
+    }
+    let image = compile()?;
+    // A cache that cannot be written costs the next start its time, and this one nothing.
+    let _ = cache.store(hash, &image);
+    load(&image)
 }
 
 impl LoadedKernel {
@@ -119,5 +133,65 @@ impl Drop for LoadedKernel {
             // SAFETY: loaded by `load`, unloaded here only, when nothing can launch it any more.
             let _ = unsafe { result::module::unload(self.module) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::libraries::tests::nvrtc;
+    use super::*;
+
+    const SOURCE: &str = "extern \"C\" __global__ void twice(float *x) { x[threadIdx.x] *= 2.0f; }";
+
+    fn load(image: &[u8]) -> Result<Vec<u8>, Failure> {
+        Ok(image.to_vec())
+    }
+
+    #[test]
+    fn a_kernel_is_compiled_once_and_again_when_its_file_is_damaged_or_does_not_load() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = KernelCache::in_directory(directory.path());
+        let hash = blake3::hash(b"recipe");
+        let compiled = std::cell::Cell::new(0_u8);
+        let get = |load: &dyn Fn(&[u8]) -> Result<Vec<u8>, Failure>| {
+            let compile = || {
+                compiled.set(compiled.get() + 1);
+                Ok(vec![compiled.get()])
+            };
+            kept_or_compiled(&cache, hash, compile, load)
+        };
+        assert_eq!(get(&load), Ok(vec![1]));
+        assert_eq!(get(&load), Ok(vec![1]));
+        let file = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(&file, b"damaged").unwrap();
+        assert_eq!(get(&load), Ok(vec![2]));
+        let refuses_the_second = |image: &[u8]| match image {
+            [2] => Err(Failure::Refused("of another driver".into())),
+            image => load(image),
+        };
+        assert_eq!(get(&refuses_the_second), Ok(vec![3]));
+        assert_eq!(get(&load), Ok(vec![3]));
+        let lost = |_: &[u8]| Err(Failure::Lost("gone".into()));
+        assert_eq!(get(&lost), Err(Failure::Lost("gone".into())));
+        assert_eq!(compiled.get(), 3);
+    }
+
+    #[test]
+    fn nvrtc_makes_machine_code_that_the_cache_keeps_and_says_what_is_wrong_with_bad_source() {
+        let libraries = nvrtc();
+        let version = compiler::version(libraries).unwrap();
+        assert!(version.starts_with("12."), "{version}");
+        let options: Vec<String> = NVRTC_OPTIONS.iter().map(|option| (*option).to_owned()).collect();
+        let recipe = Recipe { source: SOURCE, arch: "sm_90", options: &options, compiler: &version };
+        let directory = tempfile::tempdir().unwrap();
+        let cache = KernelCache::in_directory(directory.path());
+        let compile = || {
+            compiler::compile(libraries, recipe.source, recipe.arch, recipe.options).map_err(Failure::Refused)
+        };
+        let image = kept_or_compiled(&cache, recipe.hash(), compile, load).unwrap();
+        assert_eq!(&image[..4], b"\x7fELF");
+        assert_eq!(cache.load(recipe.hash()), Some(image));
+        let error = compiler::compile(libraries, "__global__ void f( {", "sm_90", &options).unwrap_err();
+        assert!(error.contains("thalweg.cu(1)") && error.contains("error"), "{error}");
     }
 }

@@ -137,12 +137,6 @@ impl Libraries {
     }
 }
 
-/// NVRTC alone, which needs no driver: kernels can be compiled where none can run.
-#[cfg(test)]
-pub(super) fn find_nvrtc() -> Result<Libraries, String> {
-    complaint(&LIBRARIES[1..2], presence).map_or(Ok(Libraries(())), Err)
-}
-
 fn presence(library: &Library) -> Presence {
     // SAFETY: loads a library that the system's loader trusts and runs its initialisers, as any
     // program that links it would.
@@ -189,8 +183,25 @@ fn file_names(library: &Library) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    /// NVRTC alone, as `dev/nvrtc fetch` has fetched it: kernels can be compiled where none can run.
+    pub(in super::super) fn nvrtc() -> Libraries {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let cache = variable("THALWEG_CACHE").unwrap_or_else(|| {
+            let home = || variable("HOME").unwrap().join(".cache");
+            variable("XDG_CACHE_HOME").unwrap_or_else(home).join("thalweg")
+        });
+        let path = cache.join("nvrtc-12.9.86/libnvrtc.so.12");
+        // The loader knows a library that is loaded by its own name, whatever its path.
+        // SAFETY: NVIDIA's library, at a checked version.
+        let library = unsafe { libloading::Library::new(&path) };
+        std::mem::forget(library.unwrap_or_else(|error| panic!("{error}; `dev/nvrtc fetch` fetches it")));
+        complaint(&LIBRARIES[1..2], presence).map_or(Libraries(()), |reason| panic!("{reason}"))
+    }
 
     #[test]
     fn every_missing_library_is_named_with_its_files_and_its_origin() {

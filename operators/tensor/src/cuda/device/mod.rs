@@ -28,6 +28,7 @@ mod matmul;
 mod memory_budget;
 mod pipeline;
 mod plan;
+mod probe;
 mod run;
 mod slot;
 mod staging;
@@ -35,5 +36,6 @@ mod upload;
 
 pub use backend::CudaBackend;
 pub use context::Facts;
+pub use probe::Probe;
 
 use backend::Shared;

@@ -41,6 +41,8 @@ pub(super) struct CudaPlan {
     pub(super) pipeline: Pipeline<UnderWay, Result<Finished>>,
     pub(super) idle: Vec<Slot>,
     pub(super) references: Vec<Arc<HeldReference>>,
+    /// The width of each reference matrix of the graph, whether the program uses it or not.
+    pub(super) reference_widths: Vec<usize>,
     pub(super) constants: (Arc<Constants>, Share),
     /// Behind the steps of the batch that ended last.
     pub(super) last_end: Option<CudaEvent>,
@@ -123,6 +125,7 @@ impl Plan for CudaPlan {
 
     fn set_reference(&mut self, reference: ReferenceId, matrix: Arc<ReferenceMatrix>) -> Result<()> {
         self.shared.device.check()?;
+        check_width(self.reference_widths.get(reference.0 as usize).copied(), &matrix)?;
         let program = Arc::clone(&self.program);
         let mut renewed = self.references.clone();
         for (index, spec) in program.references.iter().enumerate() {
@@ -149,6 +152,21 @@ impl Plan for CudaPlan {
     fn device_bytes(&self) -> usize {
         self.budget.bytes_used()
     }
+}
+
+/// Whether a matrix has the width that the graph has for it; `None` where the graph has none.
+///
+/// # Errors
+/// Says both widths.
+pub(super) fn check_width(wanted: Option<usize>, matrix: &ReferenceMatrix) -> Result<()> {
+    if wanted == Some(matrix.width()) {
+        return Ok(());
+    }
+    let wanted = wanted.map_or("no such matrix".to_owned(), |width| format!("{width}"));
+    Err(Error::weights(
+        format!("reference matrix `{}`", matrix.name()),
+        format!("its vectors have {} elements, the graph needs {wanted}", matrix.width()),
+    ))
 }
 
 impl CudaPlan {

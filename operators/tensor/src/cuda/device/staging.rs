@@ -182,6 +182,7 @@ impl Staging {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use crate::Element;
