@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod builder;
+pub mod cpu;
 mod element;
 mod error;
 pub mod graph;
@@ -23,6 +24,7 @@ pub mod weights;
 
 pub use backend::{Backend, Limits, Plan};
 pub use builder::GraphBuilder;
+pub use cpu::CpuBackend;
 pub use element::Element;
 pub use error::{Error, Result};
 pub use graph::Graph;
