@@ -1,14 +1,15 @@
 //! Which device a task computes on: what the user asked for against what the machine has.
 //!
 //! The decision is a pure function over what was found, so that every case has a test on a machine
-//! without a GPU. It knows neither driver nor backend.
+//! without a GPU; [`DeviceChoice::open`] looks and carries it out.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Backend, CpuBackend, Error, Result};
 
 /// What a job's configuration says: `auto`, `cpu`, `cuda` or `cuda:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,6 +25,65 @@ pub enum DeviceChoice {
     Cuda,
     /// One CUDA device, by its ordinal, for every task.
     CudaOrdinal(usize),
+}
+
+/// A task's backend, and what its log should say about the choice.
+pub struct Opened {
+    /// What computes. Tasks of one process share a CUDA device's.
+    pub backend: Arc<dyn Backend>,
+    /// For the log, at a level that one reads: `auto` fell back to the CPU.
+    pub warning: Option<String>,
+}
+
+impl DeviceChoice {
+    /// Opens what task number `task` computes on. `auto` also falls back to the CPU from a device that
+    /// is there but cannot be opened.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when a CUDA device is asked for that is not there or cannot be opened.
+    pub fn open(self, task: usize) -> Result<Opened> {
+        let found = match self {
+            DeviceChoice::Cpu => Found::Nothing("not looked for".to_owned()),
+            _ => found(),
+        };
+        match decide(self, &found, task)? {
+            Decision::Cpu { warning } => Ok(Opened { backend: Arc::new(CpuBackend::new()), warning }),
+            Decision::Cuda { ordinal } => match open_cuda(ordinal) {
+                Ok(backend) => Ok(Opened { backend, warning: None }),
+                Err(error) if self == DeviceChoice::Auto => {
+                    let warning = Some(fallback_warning(&error.to_string()));
+                    Ok(Opened { backend: Arc::new(CpuBackend::new()), warning })
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn found() -> Found {
+    match crate::cuda::device::CudaBackend::devices() {
+        Ok(devices) => Found::Devices(devices),
+        Err(reason) => Found::Nothing(reason),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(ordinal: usize) -> Result<Arc<dyn Backend>> {
+    Ok(crate::cuda::device::CudaBackend::shared(ordinal)?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn found() -> Found {
+    Found::Nothing("this binary was built without the feature `cuda`".to_owned())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(ordinal: usize) -> Result<Arc<dyn Backend>> {
+    Err(Error::Device {
+        device: format!("cuda:{ordinal}"),
+        reason: "this binary was built without the feature `cuda`".to_owned(),
+    })
 }
 
 impl FromStr for DeviceChoice {
@@ -180,6 +240,16 @@ mod tests {
         }
         let error = decide(DeviceChoice::CudaOrdinal(2), &TWO, 0).unwrap_err().to_string();
         assert_eq!(error, "device cuda:2: this machine has 2 CUDA devices, numbered from 0");
+    }
+
+    #[test]
+    fn what_is_opened_is_what_was_decided_on_this_machine() {
+        let cpu = DeviceChoice::Cpu.open(0).unwrap();
+        assert!(cpu.backend.device().starts_with("cpu") && cpu.warning.is_none());
+        let auto = DeviceChoice::Auto.open(0).unwrap();
+        // With a warning it is the CPU, without one it is not.
+        assert_eq!(auto.backend.device().starts_with("cpu"), auto.warning.is_some());
+        assert_eq!(DeviceChoice::Cuda.open(0).is_err(), auto.warning.is_some());
     }
 
     #[test]

@@ -10,26 +10,36 @@
 //! so nothing is computed for padding, and a mask is a row's own length.
 
 pub mod backend;
+pub mod bert;
 pub mod builder;
+pub mod cpu;
 pub mod cuda;
 pub mod device_choice;
 mod element;
 mod error;
+mod fingerprint;
 pub mod graph;
 pub mod hashing;
 pub mod op;
+pub mod random_encoder;
 pub mod reference_matrix;
+mod safetensors_file;
 mod tensor;
 mod tensor_type;
+pub mod text;
 pub mod weights;
 
 pub use backend::{Backend, Limits, Plan};
+pub use bert::SentenceEncoder;
 pub use builder::GraphBuilder;
+pub use cpu::CpuBackend;
 pub use device_choice::DeviceChoice;
 pub use element::Element;
 pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
 pub use graph::Graph;
 pub use reference_matrix::ReferenceMatrix;
 pub use tensor::{Tensor, TensorBatch};
 pub use tensor_type::TensorType;
+pub use text::Tokenizer;
 pub use weights::Weights;

@@ -179,7 +179,9 @@ fn file_names(library: &Library) -> Vec<String> {
             .filter(|name| !name.contains("64"))
             .collect::<Vec<_>>()
     };
-    library.files.iter().take(1).flat_map(plain).collect()
+    let mut names: Vec<String> = library.files.iter().take(1).flat_map(plain).collect();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]
