@@ -1,0 +1,40 @@
+//! One suite for every backend: each op alone, whole graphs, random graphs, and what a plan owes,
+//! held against an oracle in `f64` (see `tolerance` for how far a backend may be off).
+//!
+//! `THALWEG_SEED=<seed> cargo test -p thalweg-tensor --test conformance random` replays a random
+//! graph.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cases;
+mod compare;
+mod generate;
+mod graphs;
+mod oracle;
+mod oracle_backend;
+mod protocol;
+mod random_graphs;
+mod suite;
+mod tolerance;
+mod value;
+mod wrong;
+
+use thalweg_tensor::Backend;
+
+/// Random graphs of a run.
+const SEEDS: u64 = 200;
+
+/// The whole suite over a backend.
+fn conforms(backend: &dyn Backend) {
+    let label = backend.device();
+    cases::run_ops(backend).require(&format!("{label}, ops"));
+    graphs::run_graphs(backend).require(&format!("{label}, graphs"));
+    protocol::run_protocol(backend).require(&format!("{label}, plans"));
+    random_graphs::run_random(backend, SEEDS).require(&format!("{label}, random graphs"));
+}
+
+/// Held to itself, with every value rounded to its element on the way: the slack covers that.
+#[test]
+fn the_oracle_conforms() {
+    conforms(&oracle_backend::OracleBackend(oracle_backend::Fault::None));
+}
