@@ -50,8 +50,9 @@ __device__ inline void attention_mma(
     const f16* queries, const f16* keys, const f16* values, f16* out, const int* offsets, int heads) {
   // Eight elements beyond, so that a warp's loads fall into different banks.
   constexpr int PITCH = D + 8, STEPS = D / 16, PARTS = D / 8;
-  __shared__ alignas(16) u16 tile_keys[MMA_KEYS * PITCH];
-  __shared__ alignas(16) u16 tile_values[MMA_KEYS * PITCH];
+  __shared__ Words<16> tile_of_keys[MMA_KEYS * PITCH / 8];
+  __shared__ Words<16> tile_of_values[MMA_KEYS * PITCH / 8];
+  u16 *tile_keys = (u16*)tile_of_keys, *tile_values = (u16*)tile_of_values;
   i64 row = offsets[blockIdx.x];
   int length = (int)(offsets[blockIdx.x + 1] - row), first = blockIdx.y * MMA_QUERIES, head = blockIdx.z;
   if (first >= length) return;
