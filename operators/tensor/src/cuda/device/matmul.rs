@@ -363,26 +363,3 @@ mod tests {
         assert_eq!(alignment(0x1006), 2);
     }
 }
-#[cfg(test)]
-mod temporary {
-    use super::*;
-    #[test]
-    fn descriptions_are_accepted() {
-        assert!(unsafe { cudarc::cublaslt::sys::is_culib_present() });
-        for element in [Element::F32, Element::F16] {
-            for bias in [false, true] {
-                for epilogue in [Epilogue::None, Epilogue::GeluTanh] {
-                    let shape = MatmulShape { rows: 100, columns: 384, inner: 384, element, out_element: element, bias, epilogue };
-                    let at = MatmulAddresses { x: 256, w: 512, out: 1024, bias: 4096, workspace: 0, workspace_bytes: 0 };
-                    Prepared::new(&shape, &at).unwrap();
-                }
-            }
-        }
-        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
-        let preference = Preference::new().unwrap();
-        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &1000_usize).unwrap();
-        preference.set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &2_u32).unwrap();
-        preference.set(Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &16_u32).unwrap();
-        eprintln!("create: {:?}", result::create_handle().map(|_| ()));
-    }
-}
