@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
 RELEASE = $(CARGO) build --release --workspace --bin
 RELEASED = $(CARGO_TARGET_DIR)/release
 
-.PHONY: help build demo demo-real test bench fmt clippy doc clean
+.PHONY: gpu-programs help build demo demo-real test test-gpu bench bench-gpu fmt clippy doc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,17 @@ bench: ## the benchmarks, to a table and benches/out/results.json; ONLY=name,nam
 	dev/install services
 	$(RELEASE) thalweg-benches
 	$(RELEASED)/thalweg-benches $(ONLY)
+
+# GPU_OUT gets the programs: small, static but for libc, to be copied to a machine with a device (docs/gpu.md).
+GPU_OUT ?= $(CARGO_TARGET_DIR)/gpu
+gpu-programs:
+	CARGO=$(CARGO) dev/gpu-programs $(GPU_OUT)
+
+test-gpu: gpu-programs ## the conformance suite on this machine's GPU; fails without one
+	dev/gpu $(GPU_OUT)/test-gpu --nocapture --test-threads=1 on_device
+
+bench-gpu: gpu-programs ## what the GPU reaches beside what it could; ONLY=name for a part
+	dev/gpu $(GPU_OUT)/bench-gpu $(ONLY)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -10,7 +10,7 @@ use super::program::{
     Argument, Blocks, BufferId, Constant, Count, Epilogue, Gemm, Launch, ReferenceSlot, ReferenceSpec, Size,
     Step,
 };
-use super::scan::{SCORES_MAX, Scan};
+use super::scan::{SCORES_BUFFERS, SCORES_MAX, Scan};
 use crate::graph::Node;
 use crate::op::{Activation, Metric, Op, ReferenceId, ValueId, WeightId};
 use crate::{Element, Graph, hashing};
@@ -177,7 +177,8 @@ impl Lowering<'_> {
             Argument::Buffer(norms),
         );
         self.step(Step::Launch(prepare), &[]);
-        let scores = self.buffer(Size { count: Count::One, each: SCORES_MAX * size_of::<f32>(), plus: 0 });
+        let each = SCORES_BUFFERS * SCORES_MAX * size_of::<f32>();
+        let scores = self.buffer(Size { count: Count::One, each, plus: 0 });
         let lists = self.buffer(Size::of(Count::ScanLists, k * size_of::<u64>()));
         let [ids, nearest] = [node.outputs[0], node.outputs[1]];
         let out_ids = self.buffer(self.size(self.graph.value(ids)));

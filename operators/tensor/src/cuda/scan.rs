@@ -10,6 +10,9 @@ use crate::Element;
 
 /// Scores of a part, at most: 16 MiB of `f32`, a third of the L2 cache of an H100.
 pub const SCORES_MAX: usize = 4 << 20;
+/// Buffers of so many scores: a part is selected from while the next one is computed. Both fit into
+/// the L2 cache.
+pub const SCORES_BUFFERS: usize = 2;
 /// Queries of a part, at most.
 pub const QUERIES_MAX: usize = 512;
 /// Vectors of a tile, at least (but for the last).
@@ -31,7 +34,8 @@ pub struct Scan {
     pub reference: ReferenceSlot,
     /// `[rows, width]` in `element`.
     pub queries: BufferId,
-    /// `[query_count, tile_count]` of `f32`.
+    /// `[query_count, tile_count]` of `f32`; [`SCORES_BUFFERS`] of [`SCORES_MAX`], of which a part may
+    /// use any.
     pub scores: BufferId,
     /// Elements of a vector.
     pub width: usize,

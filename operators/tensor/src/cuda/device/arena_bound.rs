@@ -25,16 +25,19 @@ impl ArenaBound {
         if rows == 1 { self.alone_bytes } else { self.share_bytes }
     }
 
-    /// The bound after the device refused `bytes` that were within it; nothing where that leaves
-    /// nothing.
-    pub(super) fn below(&self, bytes: usize) -> Option<ArenaBound> {
+    /// The bound after the device refused `bytes` that were within it, for the largest part; nothing
+    /// where that part is of one row, or where nothing is left.
+    pub(super) fn below(&self, bytes: usize, is_one_row: bool) -> Option<ArenaBound> {
         let share_bytes = self.share_bytes.min(bytes.checked_sub(1)?);
-        Some(ArenaBound { share_bytes, ..*self })
+        (!is_one_row).then_some(ArenaBound { share_bytes, ..*self })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
+    use super::super::batch_parts::{PartLimits, cut};
     use super::*;
 
     #[test]
@@ -50,9 +53,41 @@ mod tests {
     #[test]
     fn every_refusal_bounds_the_next_try_below_it() {
         let bound = ArenaBound::new(1, 1_000, 0, 0);
-        let smaller = bound.below(800).unwrap();
+        let smaller = bound.below(800, false).unwrap();
         assert_eq!((smaller.bytes_max(2), smaller.bytes_max(1)), (799, 1_000));
-        assert_eq!(smaller.below(900), Some(smaller));
-        assert_eq!(bound.below(0), None);
+        assert_eq!(smaller.below(900, false), Some(smaller));
+        assert_eq!(bound.below(800, true), None);
+        assert_eq!(bound.below(0, false), None);
+    }
+
+    /// A device that has less than the budget says: what `CudaPlan::start` does.
+    fn parts_on_a_device_of(device_bytes: usize, row_bytes: &[usize]) -> Option<Vec<Range<usize>>> {
+        let need = |part: &Range<usize>| row_bytes[part.clone()].iter().sum::<usize>();
+        let limits = PartLimits { rows_max: usize::MAX, tokens_max: usize::MAX };
+        let mut bound = ArenaBound::new(2, 10_000, 0, 0);
+        for _ in 0..100 {
+            let fits = |part: &Range<usize>| need(part) <= bound.bytes_max(part.len());
+            let parts = cut(row_bytes.len(), &[], limits, fits).ok()?;
+            let largest = parts.iter().map(need).max()?;
+            if largest <= device_bytes {
+                return Some(parts);
+            }
+            let is_one_row = parts.iter().any(|part| part.len() == 1 && need(part) == largest);
+            bound = bound.below(largest, is_one_row)?;
+        }
+        panic!("it never ends");
+    }
+
+    #[test]
+    fn a_batch_is_halved_until_the_device_has_room_or_one_row_is_too_much() {
+        assert_eq!(parts_on_a_device_of(4_000, &[10; 100]).map(|parts| parts.len()), Some(1));
+        assert_eq!(parts_on_a_device_of(300, &[10; 100]).map(|parts| parts.len()), Some(4));
+        assert_eq!(parts_on_a_device_of(10, &[10; 100]).map(|parts| parts.len()), Some(100));
+        assert_eq!(parts_on_a_device_of(9, &[10; 100]), None);
+        // One row is larger than all others, and than a slot's share.
+        let mut rows = [10; 100];
+        rows[37] = 7_000;
+        assert!(parts_on_a_device_of(8_000, &rows).is_some_and(|parts| parts.contains(&(37..38))));
+        assert_eq!(parts_on_a_device_of(6_999, &rows), None);
     }
 }

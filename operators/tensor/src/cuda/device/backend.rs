@@ -130,8 +130,9 @@ impl Backend for CudaBackend {
         let in_flight_max = limits.in_flight_max.max(1);
         let workspace_bytes =
             workspace_bytes(&program, shared.device.facts(), budget.bytes_left(), in_flight_max);
+        let searches = program.steps.iter().any(|step| matches!(step, Step::Scan(_)));
         let idle = (0..in_flight_max)
-            .map(|_| Slot::new(&shared.device, &budget, workspace_bytes))
+            .map(|_| Slot::new(&shared.device, &budget, workspace_bytes, searches))
             .collect::<Result<Vec<_>, Failure>>()
             .map_err(|failure| shared.device.error(failure))?;
         Ok(Box::new(CudaPlan {

@@ -18,6 +18,9 @@ pub(super) struct Device {
     lost: OnceLock<String>,
 }
 
+/// The first with the tensor-core products that attention uses (`mma.m16n8k16`).
+const CAPABILITY_MIN: (u32, u32) = (8, 0);
+
 /// What the driver says of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -54,6 +57,13 @@ impl Device {
         let libraries = Libraries::find().map_err(refused)?;
         let opened = open_context(ordinal).map_err(|error| refused(spoken(error)))?;
         let facts = facts(&opened).map_err(|error| refused(spoken(error)))?;
+        if facts.compute_capability < CAPABILITY_MIN {
+            let ((major, minor), (least, _)) = (facts.compute_capability, CAPABILITY_MIN);
+            return Err(refused(format!(
+                "{} has compute capability {major}.{minor}, the kernels need {least}.0 (Ampere) or later",
+                facts.name
+            )));
+        }
         let label = format!("cuda:{ordinal} ({})", facts.name);
         Ok(Device { libraries, context: opened, label, facts, lost: OnceLock::new() })
     }

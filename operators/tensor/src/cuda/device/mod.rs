@@ -30,6 +30,7 @@ mod pipeline;
 mod plan;
 mod probe;
 mod run;
+mod search_stream;
 mod slot;
 mod staging;
 mod upload;

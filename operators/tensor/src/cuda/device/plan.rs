@@ -23,7 +23,7 @@ use super::launch::{Places, ReferencePlaces};
 use super::memory_budget::{MemoryBudget, Share};
 use super::pipeline::Pipeline;
 use super::run::{PartEvents, Runner};
-use super::slot::Slot;
+use super::slot::{Slot, SlotParts};
 use super::staging::{Staging, axis_offsets};
 use crate::backend::Finished;
 use crate::cuda::program::{Counts, Program, ReferenceSlot};
@@ -32,20 +32,20 @@ use crate::{Error, Limits, Plan, ReferenceMatrix, Result, TensorBatch};
 
 /// A graph ready to run on a device.
 pub(super) struct CudaPlan {
-    pub(super) shared: Arc<Shared>,
-    pub(super) program: Arc<Program>,
-    pub(super) kernels: Vec<Arc<LoadedKernel>>,
-    pub(super) limits: Limits,
-    pub(super) budget: MemoryBudget,
-    // Batches under way end before what they use.
+    // The order of the fields is that of their end: batches under way end before what they use.
     pub(super) pipeline: Pipeline<UnderWay, Result<Finished>>,
     pub(super) idle: Vec<Slot>,
     pub(super) references: Vec<Arc<HeldReference>>,
-    /// The width of each reference matrix of the graph, whether the program uses it or not.
-    pub(super) reference_widths: Vec<usize>,
     pub(super) constants: (Arc<Constants>, Share),
+    pub(super) kernels: Vec<Arc<LoadedKernel>>,
     /// Behind the steps of the batch that ended last.
     pub(super) last_end: Option<CudaEvent>,
+    /// The width of each reference matrix of the graph, whether the program uses it or not.
+    pub(super) reference_widths: Vec<usize>,
+    pub(super) program: Arc<Program>,
+    pub(super) limits: Limits,
+    pub(super) budget: MemoryBudget,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A batch on the device.
@@ -63,7 +63,10 @@ pub(super) struct UnderWay {
 struct Cut {
     parts: Vec<Range<usize>>,
     counts: Vec<Counts>,
+    /// What the largest of them needs.
     arena_bytes: usize,
+    /// Whether that is a part of one row: it cannot be made smaller.
+    is_least: bool,
 }
 
 impl Plan for CudaPlan {
@@ -225,18 +228,14 @@ impl CudaPlan {
                 Ok(events) => return Ok((staging, owned, events)),
                 Err(Failure::OutOfMemory(reason)) => {
                     // What was started before the failure must be past the slot's memory.
-                    slot.stream().synchronize()?;
-                    let smaller = bound.below(cut.arena_bytes);
-                    let one_row_each = cut.parts.iter().all(|part| part.len() == 1);
-                    bound = match smaller {
-                        Some(smaller) if !one_row_each => smaller,
-                        _ => return Err(Failure::OutOfMemory(reason)),
-                    };
+                    slot.synchronize()?;
+                    let smaller = bound.below(cut.arena_bytes, cut.is_least);
+                    bound = smaller.ok_or(Failure::OutOfMemory(reason))?;
                 }
                 Err(failure) => {
                     // Of a batch that failed nothing may be under way. The failure says more than
                     // what the wait for it may answer.
-                    let _ = slot.stream().synchronize();
+                    let _ = slot.synchronize();
                     return Err(failure);
                 }
             }
@@ -274,9 +273,10 @@ impl CudaPlan {
             },
         )?;
         let counts: Vec<Counts> = parts.iter().map(counts).collect();
-        let needs = counts.iter().map(|counts| self.program.layout(counts).bytes);
-        let arena_bytes = needs.max().unwrap_or(0);
-        Ok(Cut { parts, counts, arena_bytes })
+        let needs: Vec<usize> = counts.iter().map(|counts| self.program.layout(counts).bytes).collect();
+        let arena_bytes = needs.iter().copied().max().unwrap_or(0);
+        let is_least = parts.iter().zip(&needs).any(|(part, need)| part.len() == 1 && *need == arena_bytes);
+        Ok(Cut { parts, counts, arena_bytes, is_least })
     }
 
     fn reserve(&mut self, slot: &mut Slot, bytes: usize, bound: ArenaBound) -> Result<(), Failure> {
@@ -306,7 +306,7 @@ impl CudaPlan {
         let context = self.shared.device.context();
         let event = || context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
         let mut events = Vec::with_capacity(cut.parts.len());
-        if let Some((stream, input, output)) = slot.buffers() {
+        if let Some(SlotParts { stream, search, input, output }) = slot.parts() {
             for (counts, copies) in cut.counts.iter().zip(&staging.parts) {
                 let layout = self.program.layout(counts);
                 let places = Places {
@@ -322,6 +322,7 @@ impl CudaPlan {
                     places,
                     workspace,
                     stream,
+                    search,
                 };
                 let around = PartEvents { begin: event()?, end: event()? };
                 // SAFETY: the arena is as large as the largest layout, the slot is this batch's until

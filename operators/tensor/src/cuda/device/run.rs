@@ -9,10 +9,11 @@ use super::failure::Failure;
 use super::kernels::LoadedKernel;
 use super::launch::{Places, grid};
 use super::matmul::{MatmulAddresses, MatmulShape, Matmuls};
+use super::search_stream::SearchStream;
 use super::staging::PartCopies;
 use crate::Element;
-use crate::cuda::program::{Counts, Epilogue, Gemm, Launch, Program, Step};
-use crate::cuda::scan::{Scan, ScanPart};
+use crate::cuda::program::{Argument, Counts, Epilogue, Gemm, Launch, Program, Step};
+use crate::cuda::scan::{SCORES_BUFFERS, SCORES_MAX, Scan, ScanPart};
 
 /// What runs a program's steps: the device's kernels and products, and where everything is.
 pub(super) struct Runner<'a> {
@@ -23,6 +24,8 @@ pub(super) struct Runner<'a> {
     /// Scratch of cuBLASLt: where, and how many bytes.
     pub(super) workspace: (u64, usize),
     pub(super) stream: &'a CudaStream,
+    /// The stream beside it, where the program searches.
+    pub(super) search: Option<&'a SearchStream>,
 }
 
 /// Around a part's steps, without its copies.
@@ -79,6 +82,21 @@ impl Runner<'_> {
     /// # Safety
     /// As [`Runner::start`].
     unsafe fn launch(&self, launch: &Launch, counts: &Counts) -> Result<(), Failure> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_on(launch, counts, self.stream, |_| 0) }
+    }
+
+    /// `shift` is added to each argument.
+    ///
+    /// # Safety
+    /// As [`Runner::start`].
+    unsafe fn launch_on(
+        &self,
+        launch: &Launch,
+        counts: &Counts,
+        stream: &CudaStream,
+        shift: impl Fn(&Argument) -> u64,
+    ) -> Result<(), Failure> {
         let Some(grid) = grid(launch, counts)? else {
             return Ok(());
         };
@@ -88,10 +106,10 @@ impl Runner<'_> {
         let mut arguments = launch
             .arguments
             .iter()
-            .map(|argument| self.places.argument(*argument, counts))
+            .map(|argument| Ok(self.places.argument(*argument, counts)? + shift(argument)))
             .collect::<Result<Vec<u64>, Failure>>()?;
         // SAFETY: the caller's promise.
-        unsafe { kernel.launch(grid, launch.block, &mut arguments, self.stream) }
+        unsafe { kernel.launch(grid, launch.block, &mut arguments, stream) }
     }
 
     /// # Safety
@@ -122,38 +140,51 @@ impl Runner<'_> {
     /// # Safety
     /// As [`Runner::start`].
     unsafe fn scan(&self, scan: &Scan, counts: &Counts) -> Result<(), Failure> {
+        let Some(search) = self.search else {
+            return Err(Failure::Refused("the slot has no stream for searches".to_owned()));
+        };
         let reference = self.places.reference(scan.reference)?;
         let vectors = counts.reference_rows.get(scan.reference.0).copied().unwrap_or_default();
-        for part in Scan::parts(counts.rows, vectors) {
-            let (shape, offsets) = scan_product(scan, &part);
+        let mut parts = 0;
+        for (number, part) in Scan::parts(counts.rows, vectors).enumerate() {
+            let (shape, offsets) = scan_product(scan, &part, number);
             let at = MatmulAddresses {
                 x: self.places.buffer(scan.queries) + offsets.queries,
                 w: reference.vectors + offsets.vectors,
-                out: self.places.buffer(scan.scores),
+                out: self.places.buffer(scan.scores) + offsets.scores,
                 bias: 0,
                 workspace: self.workspace.0,
                 workspace_bytes: self.workspace.1,
             };
             let counts = Counts { part, ..counts.clone() };
+            let shift = |argument: &Argument| match argument {
+                Argument::Buffer(buffer) if *buffer == scan.scores => offsets.scores,
+                _ => 0,
+            };
+            search.before_product(number, self.stream)?;
             // SAFETY: the caller's promise.
-            unsafe {
-                self.matmuls.start(&shape, &at, self.stream)?;
-                self.launch(&scan.select, &counts)?;
-            }
+            unsafe { self.matmuls.start(&shape, &at, self.stream) }?;
+            search.after_product(number, self.stream)?;
+            // SAFETY: the caller's promise.
+            unsafe { self.launch_on(&scan.select, &counts, search.stream(), shift) }?;
+            search.after_selection(number)?;
+            parts = number + 1;
         }
+        search.join(parts, self.stream)?;
         // SAFETY: the caller's promise.
         unsafe { self.launch(&scan.finish, counts) }
     }
 }
 
-/// Bytes from the first query and the first vector to those of a part.
+/// Bytes from the first query, vector and score to those of a part.
 #[derive(Debug, PartialEq, Eq)]
 struct PartOffsets {
     queries: u64,
     vectors: u64,
+    scores: u64,
 }
 
-fn scan_product(scan: &Scan, part: &ScanPart) -> (MatmulShape, PartOffsets) {
+fn scan_product(scan: &Scan, part: &ScanPart, number: usize) -> (MatmulShape, PartOffsets) {
     let bytes = |rows: usize| (rows * scan.width * scan.element.bytes()) as u64;
     let shape = MatmulShape {
         rows: part.query_count,
@@ -164,7 +195,8 @@ fn scan_product(scan: &Scan, part: &ScanPart) -> (MatmulShape, PartOffsets) {
         bias: false,
         epilogue: Epilogue::None,
     };
-    (shape, PartOffsets { queries: bytes(part.query_first), vectors: bytes(part.tile_first) })
+    let scores = (number % SCORES_BUFFERS * SCORES_MAX * size_of::<f32>()) as u64;
+    (shape, PartOffsets { queries: bytes(part.query_first), vectors: bytes(part.tile_first), scores })
 }
 
 #[cfg(test)]
@@ -186,9 +218,9 @@ mod tests {
             finish: launch(),
         };
         let part = ScanPart { query_first: 512, query_count: 88, tile_first: 5_000_000, tile_count: 8_192 };
-        let (shape, offsets) = scan_product(&scan, &part);
+        let (shape, offsets) = scan_product(&scan, &part, 3);
         assert_eq!((shape.rows, shape.columns, shape.inner), (88, 8_192, 100));
         assert_eq!((shape.element, shape.out_element), (Element::F16, Element::F32));
-        assert_eq!(offsets, PartOffsets { queries: 102_400, vectors: 1_000_000_000 });
+        assert_eq!(offsets, PartOffsets { queries: 102_400, vectors: 1_000_000_000, scores: 16 << 20 });
     }
 }

@@ -9,11 +9,12 @@ use super::context::Device;
 use super::device_memory::{DeviceMemory, PinnedMemory};
 use super::failure::Failure;
 use super::memory_budget::MemoryBudget;
+use super::search_stream::SearchStream;
 
 /// What a batch has to itself while it is under way.
 pub(super) struct Slot {
     // The order of the fields is that of their end: nothing is freed before the stream is done.
-    guard: StreamGuard,
+    streams: Streams,
     arena: Option<DeviceMemory>,
     workspace: Option<DeviceMemory>,
     input: Option<PinnedMemory>,
@@ -21,20 +22,40 @@ pub(super) struct Slot {
     done: CudaEvent,
 }
 
-/// Waits for its stream when dropped.
-struct StreamGuard {
+/// Waits for its streams when dropped.
+struct Streams {
     device: Arc<Device>,
-    stream: Arc<CudaStream>,
+    main: Arc<CudaStream>,
+    search: Option<SearchStream>,
 }
 
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        if self.device.check().is_ok()
-            && let Err(error) = self.stream.synchronize()
-        {
-            let _ = self.device.error(error.into());
+impl Streams {
+    fn synchronize(&self) -> Result<(), Failure> {
+        self.main.synchronize()?;
+        // A search joins the main stream when all of it is started; what failed in between does not.
+        match &self.search {
+            Some(search) => Ok(search.stream().synchronize()?),
+            None => Ok(()),
         }
     }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        if self.device.check().is_ok()
+            && let Err(failure) = self.synchronize()
+        {
+            let _ = self.device.error(failure);
+        }
+    }
+}
+
+/// What starting a batch needs of a slot at once.
+pub(super) struct SlotParts<'a> {
+    pub(super) stream: &'a CudaStream,
+    pub(super) search: Option<&'a SearchStream>,
+    pub(super) input: &'a PinnedMemory,
+    pub(super) output: &'a mut PinnedMemory,
 }
 
 impl Slot {
@@ -42,18 +63,25 @@ impl Slot {
         device: &Arc<Device>,
         budget: &MemoryBudget,
         workspace_bytes: usize,
+        searches: bool,
     ) -> Result<Slot, Failure> {
-        let guard = StreamGuard { device: Arc::clone(device), stream: device.context().new_stream()? };
+        let search = if searches { Some(SearchStream::new(device)?) } else { None };
+        let streams = Streams { device: Arc::clone(device), main: device.context().new_stream()?, search };
         let workspace = match workspace_bytes {
             0 => None,
             bytes => Some(DeviceMemory::allocate(device, budget, bytes)?),
         };
         let done = device.context().new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC))?;
-        Ok(Slot { guard, arena: None, workspace, input: None, output: None, done })
+        Ok(Slot { streams, arena: None, workspace, input: None, output: None, done })
     }
 
     pub(super) fn stream(&self) -> &CudaStream {
-        &self.guard.stream
+        &self.streams.main
+    }
+
+    /// Waits for all that was started.
+    pub(super) fn synchronize(&self) -> Result<(), Failure> {
+        self.streams.synchronize()
     }
 
     /// Recorded behind the batch's last copy; waiting for it does not spin.
@@ -92,7 +120,7 @@ impl Slot {
             return Ok(());
         }
         self.trim();
-        let device = Arc::clone(&self.guard.device);
+        let device = Arc::clone(&self.streams.device);
         let roomy = DeviceMemory::allocate(&device, budget, roomy(bytes, bytes_max));
         self.arena = Some(match roomy {
             Err(Failure::OutOfMemory(_)) => DeviceMemory::allocate(&device, budget, bytes)?,
@@ -107,7 +135,7 @@ impl Slot {
         input_bytes: usize,
         output_bytes: usize,
     ) -> Result<(&mut PinnedMemory, &mut PinnedMemory), Failure> {
-        let device = Arc::clone(&self.guard.device);
+        let device = Arc::clone(&self.streams.device);
         let input = at_least(&mut self.input, &device, input_bytes)?;
         let output = at_least(&mut self.output, &device, output_bytes)?;
         Ok((input, output))
@@ -118,10 +146,15 @@ impl Slot {
         self.output.as_ref().map_or(&[], PinnedMemory::as_slice)
     }
 
-    /// The pinned buffers as they are.
-    pub(super) fn buffers(&mut self) -> Option<(&CudaStream, &PinnedMemory, &mut PinnedMemory)> {
+    /// The streams, and the pinned buffers as they are.
+    pub(super) fn parts(&mut self) -> Option<SlotParts<'_>> {
         match (&self.input, &mut self.output) {
-            (Some(input), Some(output)) => Some((&self.guard.stream, input, output)),
+            (Some(input), Some(output)) => Some(SlotParts {
+                stream: &self.streams.main,
+                search: self.streams.search.as_ref(),
+                input,
+                output,
+            }),
             _ => None,
         }
     }
