@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
 RELEASE = $(CARGO) build --release --workspace --bin
 RELEASED = $(CARGO_TARGET_DIR)/release
 
-.PHONY: help build demo demo-real test bench fmt clippy doc clean
+.PHONY: help build demo demo-real test bench fetch-models fmt clippy doc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,9 @@ bench: ## the benchmarks, to a table and benches/out/results.json; ONLY=name,nam
 	dev/install services
 	$(RELEASE) thalweg-benches
 	$(RELEASED)/thalweg-benches $(ONLY)
+
+fetch-models: ## all-MiniLM-L6-v2 for the tests and benchmarks that run real weights, 91 MB, once
+	dev/minilm fetch
 
 fmt: ## format the code
 	$(CARGO) fmt --all
