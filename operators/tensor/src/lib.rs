@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod bert;
 pub mod builder;
+pub mod column;
 mod element;
 mod error;
 mod fingerprint;
