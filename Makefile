@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
 RELEASE = $(CARGO) build --release --workspace --bin
 RELEASED = $(CARGO_TARGET_DIR)/release
 
-.PHONY: gpu-programs help build demo demo-real test test-gpu bench bench-gpu fmt clippy doc clean
+.PHONY: gpu-programs help build demo demo-real test test-gpu bench bench-gpu fetch-models fmt clippy doc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +48,9 @@ test-gpu: gpu-programs ## the conformance suite on this machine's GPU; fails wit
 
 bench-gpu: gpu-programs ## what the GPU reaches beside what it could; ONLY=name for a part
 	dev/gpu $(GPU_OUT)/bench-gpu $(ONLY)
+
+fetch-models: ## all-MiniLM-L6-v2 for the tests and benchmarks that run real weights, 91 MB, once
+	dev/minilm fetch
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod bert;
 pub mod builder;
+pub mod column;
 pub mod cpu;
 pub mod cuda;
 pub mod device_choice;

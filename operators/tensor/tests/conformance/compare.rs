@@ -65,7 +65,7 @@ pub fn is_within(element: Element, wanted: f64, slack: f64, got: f64) -> bool {
     round_to(element, wanted - slack) <= got && got <= round_to(element, wanted + slack)
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f64> {
+pub fn numbers(tensor: &Tensor) -> Vec<f64> {
     let data = tensor.data();
     match tensor.element() {
         Element::F32 => data.typed_data::<f32>().iter().map(|&x| f64::from(x)).collect(),

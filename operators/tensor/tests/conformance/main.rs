@@ -10,6 +10,7 @@ mod cases;
 mod compare;
 mod generate;
 mod graphs;
+mod models;
 #[cfg(feature = "test-gpu")]
 mod on_device;
 mod oracle;
@@ -33,6 +34,17 @@ fn conforms(backend: &dyn Backend) {
     graphs::run_graphs(backend).require(&format!("{label}, graphs"));
     protocol::run_protocol(backend).require(&format!("{label}, plans"));
     random_graphs::run_random(backend, SEEDS).require(&format!("{label}, random graphs"));
+    models::run_random_model(backend).require(&format!("{label}, a model"));
+}
+
+/// Real weights, where `make fetch-models` has put them; for backends that are fast enough.
+#[allow(dead_code, reason = "the oracle is not")]
+fn agrees_on_minilm(backend: &dyn Backend) {
+    match models::minilm() {
+        Some(directory) => models::run_model(backend, &directory, "minilm.safetensors")
+            .require(&format!("{}, MiniLM", backend.device())),
+        None => println!("not run: no MiniLM here, see `make fetch-models`"),
+    }
 }
 
 /// Held to itself, with every value rounded to its element on the way: the slack covers that.
