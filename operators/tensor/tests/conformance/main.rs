@@ -22,7 +22,7 @@ mod tolerance;
 mod value;
 mod wrong;
 
-use thalweg_tensor::Backend;
+use thalweg_tensor::{Backend, CpuBackend};
 
 /// Random graphs of a run.
 const SEEDS: u64 = 200;
@@ -51,4 +51,12 @@ fn agrees_on_minilm(backend: &dyn Backend) {
 #[test]
 fn the_oracle_conforms() {
     conforms(&oracle_backend::OracleBackend(oracle_backend::Fault::None));
+}
+
+/// With each instruction set that this machine has.
+#[test]
+fn the_cpu_conforms() {
+    for backend in CpuBackend::all() {
+        conforms(&backend);
+    }
 }
