@@ -8,7 +8,14 @@ use thalweg_tensor::{Backend, Element, Result, SentenceEncoder, TensorBatch, Wei
 use crate::cases::FLOATS;
 use crate::suite::{Report, limits, next};
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+/// `tests/data`, or what `THALWEG_TEST_DATA` names: a program that was copied to another machine has
+/// it elsewhere.
+fn data(file: &str) -> String {
+    let directory = std::env::var("THALWEG_TEST_DATA");
+    let directory =
+        directory.unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data").to_owned());
+    format!("{directory}/{file}")
+}
 
 /// The least cosine that an embedding may have with the expected one.
 fn cosine_min(element: Element) -> f64 {
@@ -16,7 +23,7 @@ fn cosine_min(element: Element) -> f64 {
 }
 
 pub fn sentences() -> Vec<String> {
-    let text = std::fs::read_to_string(format!("{DATA}/sentences.txt")).unwrap();
+    let text = std::fs::read_to_string(data("sentences.txt")).unwrap();
     text.split_terminator('\n').map(str::to_owned).collect()
 }
 
@@ -67,7 +74,7 @@ fn least_cosine(
 ) -> Result<(f64, usize)> {
     let sentences = sentences();
     let encoder = SentenceEncoder::open(directory, element)?;
-    let expected = Weights::open([format!("{DATA}/{fixture}")])?.to_f32("embeddings")?;
+    let expected = Weights::open([data(fixture)])?.to_f32("embeddings")?;
     assert_eq!(expected.len(), sentences.len() * encoder.width());
     let mut plan = backend.compile(&encoder.graph()?, encoder.weights(), &[], &limits())?;
     let text = encoder.tokenizer().encoder(encoder.length_max(), 2)?;
@@ -104,7 +111,7 @@ fn sentences_have_the_expected_lengths() {
     let minilm = minilm().map(|directory| ("minilm.safetensors", directory));
     for (fixture, directory) in std::iter::once(random).chain(minilm) {
         let encoder = SentenceEncoder::open(directory, Element::F32).unwrap();
-        let bytes = std::fs::read(format!("{DATA}/{fixture}")).unwrap();
+        let bytes = std::fs::read(data(fixture)).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let lengths = file.tensor("lengths").unwrap().data().to_vec();
         let expected: Vec<i32> =

@@ -22,6 +22,7 @@ fn the_device_conforms() {
     let backend = device();
     println!("on {}: {:?}", backend.device(), backend.facts());
     crate::conforms(&*backend);
+    crate::agrees_on_minilm(&*backend);
 }
 
 fn encoder_case(lengths: &[usize], batches: usize) -> Case {
