@@ -36,7 +36,6 @@ fn conforms(backend: &dyn Backend) {
 }
 
 /// Real weights, where `make fetch-models` has put them; for backends that are fast enough.
-#[allow(dead_code, reason = "the oracle is not")]
 fn agrees_on_minilm(backend: &dyn Backend) {
     match models::minilm() {
         Some(directory) => models::run_model(backend, &directory, "minilm.safetensors")
@@ -49,4 +48,14 @@ fn agrees_on_minilm(backend: &dyn Backend) {
 #[test]
 fn the_oracle_conforms() {
     conforms(&oracle_backend::OracleBackend(oracle_backend::Fault::None));
+}
+
+#[test]
+fn the_cpu_conforms() {
+    conforms(&thalweg_tensor::CpuBackend::new());
+}
+
+#[test]
+fn the_cpu_agrees_on_minilm() {
+    agrees_on_minilm(&thalweg_tensor::CpuBackend::new());
 }
