@@ -38,7 +38,6 @@ fn conforms(backend: &dyn Backend) {
 }
 
 /// Real weights, where `make fetch-models` has put them; for backends that are fast enough.
-#[allow(dead_code, reason = "the oracle is not")]
 fn agrees_on_minilm(backend: &dyn Backend) {
     match models::minilm() {
         Some(directory) => models::run_model(backend, &directory, "minilm.safetensors")
@@ -59,4 +58,9 @@ fn the_cpu_conforms() {
     for backend in CpuBackend::all() {
         conforms(&backend);
     }
+}
+
+#[test]
+fn the_cpu_agrees_on_minilm() {
+    agrees_on_minilm(&CpuBackend::new());
 }

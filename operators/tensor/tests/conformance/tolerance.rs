@@ -15,7 +15,7 @@
 //! | gelu_tanh | 16 | `\|x\|` | the same, with two more roundings inside tanh |
 //! | silu | 8 + 2\|x\| | the result | the error of `exp` grows with its argument |
 //! | matmul, dot, cosine, L2 | 4 + n/64 | `sum \|w x\| + \|bias\|` | sums in any order, no fewer than 16 of them side by side for long ones; L2 may be `\|q\|^2 - 2 q r + \|r\|^2` |
-//! | pool mean | 4 + tokens/64 | mean of `\|x\|` | the same |
+//! | pool mean | 4 + tokens/8 | mean of `\|x\|` | a column has one sum, token by token, and where all are of one sign roundings lean one way |
 //! | layer_norm | 8 + n/64 | `(\|x\| + mean \|x\|) / deviation` | the variance is of what is left after the mean is taken away |
 //! | softmax, attention | 8 + n/64 + 2\|x - max\| | the result | the error of `exp`, then a sum |
 //! | l2_normalise | 8 + n/64 | the result | a sum, a root and a quotient |
@@ -52,7 +52,8 @@ pub fn units(op: &Op, n: usize) -> f64 {
         Op::Add | Op::AddBias { .. } | Op::Dequantise { .. } => 1.0,
         Op::Standardise { .. } | Op::Quantise => 4.0,
         Op::Activate(activation) => activation_units(*activation),
-        Op::MatMul { .. } | Op::TopK { .. } | Op::Pool(Pooling::Mean) => 4.0 + sum,
+        Op::MatMul { .. } | Op::TopK { .. } => 4.0 + sum,
+        Op::Pool(Pooling::Mean) => 4.0 + n as f64 / 8.0,
         Op::LayerNorm { .. } | Op::Softmax | Op::Attention { .. } | Op::L2Normalise { .. } => 8.0 + sum,
     }
 }
