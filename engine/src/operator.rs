@@ -24,6 +24,10 @@ pub enum Step {
     Done,
     /// There is more of the same to do: send what was emitted, then call `resume`.
     More,
+    /// The event is not dealt with before work elsewhere is done: send what was emitted, and call
+    /// `resume` when the operator has used its [`Waker`]. Until then the task gives its operators
+    /// nothing, and what stands behind the event (a barrier, a watermark) stands.
+    Wait,
 }
 
 /// The index of one of an operator's outputs: 0 is the main one, the others are side outputs.
@@ -58,6 +62,25 @@ pub trait Operator: Send {
     /// Whatever fails the task.
     fn watermark(&mut self, watermark: Watermark, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let _ = (watermark, cx);
+        Ok(Step::Done)
+    }
+
+    /// The highest watermark that may pass on now; `None`: whatever came. An operator that holds
+    /// rows back, or has them under way elsewhere, says here how far it has come, and later rows
+    /// keep coming to it meanwhile. Looked at after each call; what was held back passes behind the
+    /// rows that the call emitted.
+    fn watermark_bound(&self) -> Option<Watermark> {
+        None
+    }
+
+    /// Something is about to pass that no row may be overtaken by: a barrier, or the news that the
+    /// input is idle. Emit everything that is gathered or under way. [`Operator::snapshot`] follows
+    /// with nothing between, unless the checkpoint is aborted meanwhile.
+    ///
+    /// # Errors
+    /// Whatever fails the task.
+    fn flush(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let _ = cx;
         Ok(Step::Done)
     }
 
@@ -173,6 +196,21 @@ pub trait OperatorFactory: Send + Sync {
     /// Whether the operator is keyed: its inputs carry key hashes and are partitioned by them.
     fn is_keyed(&self) -> bool {
         false
+    }
+
+    /// Bytes of host memory that `parallelism` instances in one process hold beside their state, for
+    /// the process's memory plan.
+    fn memory_bytes(&self, parallelism: u32) -> u64 {
+        let _ = parallelism;
+        0
+    }
+
+    /// What `explain` says beneath the operator: names and values.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being said.
+    fn details(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(Vec::new())
     }
 
     /// What distinguishes this operator from another configuration of the same kind, for the

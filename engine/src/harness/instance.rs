@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::operator::{Operator, OperatorContext, OutputIndex, Step, SubtaskInfo, Waker};
 use crate::record::{Batch, EdgeSchema};
@@ -17,6 +18,9 @@ pub(super) struct Instance {
     pub wake_at: Option<Micros>,
     woken: Arc<AtomicBool>,
 }
+
+/// An operator that waits longer for work elsewhere was forgotten by it.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What one event made an instance emit, in order, and the most rows of one step.
 #[derive(Default)]
@@ -41,6 +45,18 @@ impl Instance {
         self.woken.swap(false, Ordering::SeqCst)
     }
 
+    /// Waits until the waker is used.
+    pub fn wait_woken(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while !self.take_woken() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        true
+    }
+
     /// Gives the operator one event and steps it until it is done.
     pub fn drive(
         &mut self,
@@ -51,7 +67,7 @@ impl Instance {
     ) -> Result<Effects> {
         match self.steps(outputs, watermark, now, Some(event), STEPS_MAX)? {
             (effects, Step::Done) => Ok(effects),
-            (_, Step::More) => {
+            (_, Step::More | Step::Wait) => {
                 Err(Error::internal(format!("the operator is not done after {STEPS_MAX} steps")))
             }
         }
@@ -79,8 +95,12 @@ impl Instance {
             emitted.iter().try_for_each(|(output, batch)| check(outputs, *output, batch))?;
             let rows = emitted.iter().map(|(_, batch)| batch.row_count()).sum();
             effects.step_rows_max = effects.step_rows_max.max(rows);
-            if step == Step::Done {
-                return Ok((effects, step));
+            match step {
+                Step::Done => return Ok((effects, step)),
+                Step::Wait if !self.wait_woken(WAIT_MAX) => {
+                    return Err(Error::internal("the operator waits, and nobody wakes it"));
+                }
+                Step::Wait | Step::More => {}
             }
         }
         Ok((effects, Step::More))

@@ -56,6 +56,9 @@ pub struct OperatorHarness {
     metrics: Registry,
     /// See [`OperatorHarness::begin_watermark`]: the instances that are not done with it.
     firing: Option<(Watermark, Vec<usize>)>,
+    /// The watermark that all instances were given, and the one that was passed on.
+    given: Watermark,
+    passed_on: Watermark,
 }
 
 impl OperatorHarness {
@@ -94,6 +97,8 @@ impl OperatorHarness {
             checkpoints: snapshot.map_or(0, |snapshot| snapshot.manifest.checkpoint.number),
             metrics: Registry::default(),
             firing: None,
+            given: Watermark::MIN,
+            passed_on: Watermark::MIN,
             site,
         };
         for subtask in 0..harness.site.parallelism {
@@ -235,6 +240,9 @@ impl OperatorHarness {
     /// What the operator fails with.
     pub fn set_active(&mut self, input: usize, active: bool) -> Result<()> {
         self.open_input(input)?;
+        if !active {
+            self.flush()?;
+        }
         let combined = self.watermarks.set_active(input, active);
         self.forward(combined)
     }
@@ -250,11 +258,46 @@ impl OperatorHarness {
     }
 
     fn emit_watermark(&mut self, watermark: Watermark) -> Result<()> {
-        for output in 0..self.outputs.len() {
-            let emitted = self.emitted.entry(OutputIndex(output as u16)).or_default();
-            emitted.push(Emitted::Watermark(watermark));
-        }
+        self.given = watermark;
         self.settle()
+    }
+
+    /// Passes on what the operator lets pass of the watermark that all instances were given.
+    fn release_watermark(&mut self) {
+        let bounds = self.instances.iter().filter_map(|instance| instance.operator.watermark_bound());
+        let watermark = bounds.fold(self.given, Watermark::min);
+        if self.passed_on < watermark {
+            self.passed_on = watermark;
+            for output in 0..self.outputs.len() {
+                let emitted = self.emitted.entry(OutputIndex(output as u16)).or_default();
+                emitted.push(Emitted::Watermark(watermark));
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        (0..self.instances.len())
+            .try_for_each(|index| self.drive(index, |operator, cx| operator.flush(cx)))?;
+        self.settle()
+    }
+
+    /// Waits until work elsewhere uses the operator's waker, and lets it deal with that. Answers
+    /// whether it did within the limit.
+    ///
+    /// # Errors
+    /// What the operator fails with.
+    pub fn wait_woken(&mut self, limit: std::time::Duration) -> Result<bool> {
+        let until = std::time::Instant::now() + limit;
+        while std::time::Instant::now() < until {
+            for index in 0..self.instances.len() {
+                if self.instances[index].wait_woken(std::time::Duration::from_micros(100)) {
+                    self.drive(index, |operator, cx| operator.wake(cx))?;
+                    self.settle()?;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Ends an input: its watermark rises to the highest, then its data ends.
@@ -352,6 +395,7 @@ impl OperatorHarness {
         if self.firing.is_some() && !instances.all(|instance| instance.operator.is_interruptible()) {
             return Err(Error::internal("the operator takes no barrier in the middle of a watermark"));
         }
+        self.flush()?;
         self.checkpoints += 1;
         let checkpoint = CheckpointId { generation: self.generation, number: self.checkpoints };
         let instances = self.instances.iter_mut().map(|instance| instance.operator.snapshot(checkpoint));
@@ -433,6 +477,7 @@ impl OperatorHarness {
         while let Some(woken) = self.instances.iter().position(Instance::take_woken) {
             self.drive(woken, |operator, cx| operator.wake(cx))?;
         }
+        self.release_watermark();
         Ok(())
     }
 }

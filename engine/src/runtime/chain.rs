@@ -40,13 +40,42 @@ pub struct ChainLink {
 }
 
 enum Work {
-    Process { link: usize, input: usize, batch: Batch },
-    Watermark { link: usize, watermark: Watermark },
-    ForwardWatermark { link: usize, watermark: Watermark },
-    EndOfData { link: usize, input: usize },
-    ForwardEndOfData { link: usize },
-    Wake { link: usize },
-    Resume { link: usize, cause: Cause },
+    Process {
+        link: usize,
+        input: usize,
+        batch: Batch,
+    },
+    Watermark {
+        link: usize,
+        watermark: Watermark,
+    },
+    ForwardWatermark {
+        link: usize,
+    },
+    /// Forwards what the operator held back of a watermark, as far as it lets it pass.
+    ReleaseWatermark {
+        link: usize,
+    },
+    Flush {
+        link: usize,
+    },
+    ForwardFlush {
+        link: usize,
+    },
+    EndOfData {
+        link: usize,
+        input: usize,
+    },
+    ForwardEndOfData {
+        link: usize,
+    },
+    Wake {
+        link: usize,
+    },
+    Resume {
+        link: usize,
+        cause: Cause,
+    },
 }
 
 /// What an operator is resumed for.
@@ -64,7 +93,17 @@ pub struct Chain {
     work: Vec<Work>,
     emitted: Vec<(OutputIndex, Batch)>,
     wake_at: Vec<Option<Micros>>,
+    /// The watermark that each operator was given, and the one that was passed on behind it.
     watermarks: Vec<Watermark>,
+    passed_on: Vec<Watermark>,
+    /// Which operators are firing for a watermark: it is passed on when they are done.
+    firing: Vec<bool>,
+    /// Whether an operator waits for work elsewhere; the newest piece of work is its resumption.
+    parked: bool,
+    /// Whether a waker was used while one waited: the others have not heard of it.
+    missed_wake: bool,
+    /// How much work lay there when a flush began: it is over when no more is left.
+    flushing_above: Option<usize>,
     /// Inputs of `links[0]` that have not ended.
     open_inputs: usize,
     /// Which operators have forwarded the end of data: they are woken no more.
@@ -83,6 +122,11 @@ impl Chain {
             emitted: Vec::new(),
             wake_at: vec![None; count],
             watermarks: vec![Watermark::MIN; count],
+            passed_on: vec![Watermark::MIN; count],
+            firing: vec![false; count],
+            parked: false,
+            missed_wake: false,
+            flushing_above: None,
             open_inputs: inputs,
             ended: vec![false; count],
         }
@@ -96,6 +140,38 @@ impl Chain {
     /// Whether everything given to the chain is dealt with.
     pub fn is_done(&self) -> bool {
         self.work.is_empty()
+    }
+
+    /// Whether nothing can be done before an operator's waker is used.
+    pub fn is_parked(&self) -> bool {
+        self.parked
+    }
+
+    /// A waker was used: goes on where an operator waited.
+    pub fn unpark(&mut self) {
+        self.missed_wake |= std::mem::replace(&mut self.parked, false);
+    }
+
+    /// Whether a waker was used while an operator waited, since the last look.
+    pub fn take_missed_wake(&mut self) -> bool {
+        std::mem::take(&mut self.missed_wake)
+    }
+
+    /// Has the operators emit what they gathered, each before those behind it.
+    pub fn push_flush(&mut self) {
+        self.flushing_above = Some(self.work.len());
+        if self.head.is_empty() {
+            self.work.push(Work::Flush { link: 0 });
+        } else {
+            for targets in self.head.clone() {
+                self.forward_flush(&targets);
+            }
+        }
+    }
+
+    /// Whether the flush that was begun is over.
+    pub fn is_flushed(&self) -> bool {
+        self.flushing_above.is_none_or(|floor| self.work.len() <= floor)
     }
 
     /// Whether an operator has no room for more rows.
@@ -200,9 +276,25 @@ impl Chain {
     pub fn step(&mut self, now: Micros, edges: &mut [EdgeWriter]) -> Result<()> {
         let Some(work) = self.work.pop() else { return Ok(()) };
         match work {
-            Work::ForwardWatermark { link, watermark } => {
+            Work::ForwardWatermark { link } => {
+                self.firing[link] = false;
+                self.release_watermark(link, edges);
+                Ok(())
+            }
+            Work::ReleaseWatermark { link } => {
+                self.release_watermark(link, edges);
+                Ok(())
+            }
+            Work::Flush { link } => {
+                self.work.push(Work::ForwardFlush { link });
+                match self.ended[link] {
+                    true => Ok(()),
+                    false => self.call(link, Cause::Other, now, edges, |operator, cx| operator.flush(cx)),
+                }
+            }
+            Work::ForwardFlush { link } => {
                 for targets in self.links[link].targets.clone() {
-                    self.forward_watermark(&targets, watermark, edges);
+                    self.forward_flush(&targets);
                 }
                 Ok(())
             }
@@ -219,7 +311,8 @@ impl Chain {
             }
             Work::Watermark { link, watermark } => {
                 self.watermarks[link] = watermark;
-                self.work.push(Work::ForwardWatermark { link, watermark });
+                self.firing[link] = true;
+                self.work.push(Work::ForwardWatermark { link });
                 let fire = |operator: &mut dyn Operator, cx: &mut OperatorContext<'_>| {
                     operator.watermark(watermark, cx)
                 };
@@ -254,8 +347,12 @@ impl Chain {
             OperatorContext::new(&mut emitted, &mut self.wake_at[index], self.watermarks[index], now);
         let step = event(link.operator.as_mut(), &mut cx)
             .context(|| format!("operator {} ({})", link.uid, link.name))?;
-        if step == Step::More {
+        if step != Step::Done {
+            self.parked |= step == Step::Wait;
             self.work.push(Work::Resume { link: index, cause });
+        }
+        if !self.firing[index] && self.passed_on[index] < self.watermarks[index] {
+            self.work.push(Work::ReleaseWatermark { link: index });
         }
         let first = self.work.len();
         for (output, batch) in emitted.drain(..) {
@@ -289,6 +386,26 @@ impl Chain {
                 Ok(())
             }
             Target::Edge(edge) => edges[edge].write(batch),
+        }
+    }
+
+    /// Passes on of the operator's watermark what it lets pass.
+    fn release_watermark(&mut self, link: usize, edges: &mut [EdgeWriter]) {
+        let given = self.watermarks[link];
+        let watermark = self.links[link].operator.watermark_bound().map_or(given, |bound| bound.min(given));
+        if self.passed_on[link] < watermark {
+            self.passed_on[link] = watermark;
+            for targets in self.links[link].targets.clone() {
+                self.forward_watermark(&targets, watermark, edges);
+            }
+        }
+    }
+
+    fn forward_flush(&mut self, targets: &[Target]) {
+        for &target in targets {
+            if let Target::Operator(link) = target {
+                self.work.push(Work::Flush { link });
+            }
         }
     }
 

@@ -6,6 +6,11 @@
 //! the chain, due wake-ups, then one new event from the gate or the source. When there is nothing
 //! it flushes what the edges kept back, and waits.
 //!
+//! Before a barrier, and before the news that its input is idle, the operators emit what they have
+//! gathered or under way ([`Operator::flush`](crate::operator::Operator::flush)). One that waits for
+//! work elsewhere ([`Step::Wait`](crate::operator::Step::Wait)) parks the chain: the task sleeps, and
+//! obeys commands, until the operator's waker is used.
+//!
 //! Barriers are taken when the chain is empty, or between the steps of a firing whose operators
 //! have what is left of it in their state ([`crate::operator::Operator::is_interruptible`]): so a watermark that
 //! fires a million windows holds no checkpoint up. The pause that a checkpoint costs is the freeze of
@@ -106,6 +111,17 @@ struct Body {
     edges: Vec<EdgeWriter>,
 }
 
+/// What stands before the task until the operators have flushed what must not be overtaken.
+enum Passing {
+    Barrier {
+        checkpoint: CheckpointId,
+        known: Arc<BTreeMap<String, FileHandle>>,
+        /// When the task began to stand still for it.
+        since: Micros,
+    },
+    Idle,
+}
+
 /// What a task shows of itself.
 pub struct TaskGauges {
     /// The current watermark, in microseconds.
@@ -130,6 +146,8 @@ pub struct Task {
     known: BTreeMap<CheckpointId, Arc<BTreeMap<String, FileHandle>>>,
     /// The last barrier that came through the gate: what is triggered up to it is over here.
     passed: Option<CheckpointId>,
+    /// What is about to pass.
+    passing: Option<Passing>,
     /// The newest checkpoint that is known to be aborted.
     aborted: Option<CheckpointId>,
     data_ended: bool,
@@ -161,6 +179,7 @@ impl Task {
             triggered: VecDeque::new(),
             known: BTreeMap::new(),
             passed: None,
+            passing: None,
             aborted: None,
             data_ended: false,
             finishing: false,
@@ -214,20 +233,31 @@ impl Task {
         {
             head.excuse(now - since);
         }
+        if body.chain.is_parked() {
+            return self.poll_parked(body, now);
+        }
+        if body.chain.is_flushed()
+            && let Some(passing) = self.passing.take()
+        {
+            self.pass(passing, body)?;
+            return Ok(TaskPoll::Ready);
+        }
         if !body.chain.is_done() {
             for _ in 0..STEPS_PER_POLL_MAX {
                 body.chain.step(now, &mut body.edges)?;
-                if body.chain.is_interruptible() && !self.interrupt(body, now)? {
+                if self.passing.is_none() && body.chain.is_interruptible() && !self.interrupt(body, now)? {
                     self.finished = true;
                     return Ok(TaskPoll::Finished);
                 }
-                if body.chain.is_done() || body.edges.iter().any(EdgeWriter::is_blocked) {
+                let is_over = body.chain.is_done() || body.chain.is_parked();
+                let passes = self.passing.is_some() && body.chain.is_flushed();
+                if is_over || passes || body.edges.iter().any(EdgeWriter::is_blocked) {
                     break;
                 }
             }
             return Ok(TaskPoll::Ready);
         }
-        if self.operators_woken.swap(false, Ordering::AcqRel) {
+        if self.operators_woken.swap(false, Ordering::AcqRel) | body.chain.take_missed_wake() {
             body.chain.push_wake();
             return Ok(TaskPoll::Ready);
         }
@@ -249,6 +279,52 @@ impl Task {
             return Ok(TaskPoll::Ready);
         }
         Ok(TaskPoll::Waiting([until, body.chain.wake_at()].into_iter().flatten().min()))
+    }
+
+    /// An operator waits for work elsewhere: what it emitted leaves, and nothing comes.
+    fn poll_parked(&mut self, body: &mut Body, now: Micros) -> Result<TaskPoll> {
+        if self.operators_woken.swap(false, Ordering::AcqRel) {
+            body.chain.unpark();
+            return Ok(TaskPoll::Ready);
+        }
+        for edge in &mut body.edges {
+            edge.flush()?;
+        }
+        self.blocked_since.get_or_insert(now);
+        Ok(TaskPoll::Waiting(None))
+    }
+
+    /// Lets pass what the operators were flushed for.
+    fn pass(&mut self, passing: Passing, body: &mut Body) -> Result<()> {
+        match passing {
+            Passing::Barrier { checkpoint, known, since } if self.aborted < Some(checkpoint) => {
+                self.snapshot(checkpoint, known, since, body)
+            }
+            Passing::Barrier { .. } => Ok(()),
+            Passing::Idle => send_idle(&mut body.edges, true),
+        }
+    }
+
+    /// Has the operators flushed before an input that is idle no longer holds the watermark.
+    fn idle(&mut self, idle: bool, body: &mut Body) -> Result<()> {
+        if idle {
+            body.chain.push_flush();
+            self.passing = Some(Passing::Idle);
+            return Ok(());
+        }
+        send_idle(&mut body.edges, false)
+    }
+
+    /// Has the operators flushed before a barrier.
+    fn begin_snapshot(
+        &mut self,
+        checkpoint: CheckpointId,
+        known: Arc<BTreeMap<String, FileHandle>>,
+        body: &mut Body,
+    ) {
+        body.chain.push_flush();
+        let since = self.environment.clock.now();
+        self.passing = Some(Passing::Barrier { checkpoint, known, since });
     }
 
     /// Deals with commands. Returns `false` when the task is to stop at once.
@@ -319,7 +395,7 @@ impl Task {
                 self.watermark.set(watermark.0);
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
-            GateEvent::Idle(idle) => send_idle(&mut body.edges, idle)?,
+            GateEvent::Idle(idle) => self.idle(idle, body)?,
             GateEvent::Barrier(checkpoint) => {
                 if !self.barrier(checkpoint, body, now)? {
                     self.finished = true;
@@ -346,7 +422,7 @@ impl Task {
         let Head::Source(head) = &mut body.head else { return Ok(None) };
         if !head.has_pending() {
             if let Some((checkpoint, known)) = self.triggered.pop_front() {
-                self.snapshot(checkpoint, known, body)?;
+                self.begin_snapshot(checkpoint, known, body);
                 return Ok(None);
             }
             if self.finishing && head.is_finished() {
@@ -366,7 +442,7 @@ impl Task {
                 self.watermark.set(watermark.0);
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
-            HeadEvent::Idle(idle) => send_idle(&mut body.edges, idle)?,
+            HeadEvent::Idle(idle) => self.idle(idle, body)?,
             HeadEvent::SplitFinished(split) => {
                 let uid = head.uid.clone();
                 self.report(FromTask::SplitFinished { uid, split });
@@ -414,7 +490,7 @@ impl Task {
         self.known.retain(|&other, _| other > checkpoint);
         self.passed = Some(checkpoint);
         if self.aborted < Some(checkpoint) {
-            self.snapshot(checkpoint, known, body)?;
+            self.begin_snapshot(checkpoint, known, body);
         }
         Ok(true)
     }
@@ -431,7 +507,7 @@ impl Task {
                 if !head.has_pending()
                     && let Some((checkpoint, known)) = self.triggered.pop_front()
                 {
-                    self.snapshot(checkpoint, known, body)?;
+                    self.begin_snapshot(checkpoint, known, body);
                 }
                 Ok(true)
             }
@@ -442,14 +518,15 @@ impl Task {
         &mut self,
         checkpoint: CheckpointId,
         known: Arc<BTreeMap<String, FileHandle>>,
+        since: Micros,
         body: &mut Body,
     ) -> Result<()> {
-        let started = self.environment.clock.now();
-        let frozen = TaskSnapshot::freeze(checkpoint, &mut body.head, &mut body.chain, started);
+        let now = self.environment.clock.now();
+        let frozen = TaskSnapshot::freeze(checkpoint, &mut body.head, &mut body.chain, now);
         for edge in &mut body.edges {
             edge.barrier(checkpoint)?;
         }
-        self.pause.set(self.environment.clock.now() - started);
+        self.pause.set(self.environment.clock.now() - since);
         match frozen {
             Ok(frozen) => {
                 let (environment, id) = (self.environment.clone(), self.id.clone());

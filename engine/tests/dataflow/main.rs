@@ -5,6 +5,7 @@
 mod ends;
 mod fenced;
 mod full_sink;
+mod gathering;
 mod job;
 mod panics;
 mod rescaled;
