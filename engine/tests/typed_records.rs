@@ -129,3 +129,42 @@ fn a_column_that_does_not_fit_is_named_with_both_types() {
         "column \"count\" has 1 nulls among 1 rows, but its field is not an Option"
     );
 }
+
+#[derive(Clone, Debug, PartialEq, Record)]
+#[record(crate = "thalweg_engine")]
+struct Embedded {
+    id: i64,
+    embedding: [f32; 3],
+    quantised: Option<[i8; 2]>,
+}
+
+#[test]
+fn vectors_are_fields_and_their_width_counts() {
+    let records = [
+        Embedded { id: 1, embedding: [1.0, -2.5, f32::NAN], quantised: Some([127, -128]) },
+        Embedded { id: 2, embedding: [0.0; 3], quantised: None },
+        Embedded { id: 3, embedding: [4.0, 5.0, 6.0], quantised: Some([0, 1]) },
+    ];
+    let mut builder = RecordBuilder::<Embedded>::default();
+    builder.extend(&records);
+    let batch = builder.finish().unwrap();
+    check_schema::<Embedded>(&batch.schema()).unwrap();
+    // A slice keeps to its rows.
+    let sliced = batch.slice(1, 2);
+    let reader = RecordReader::<Embedded>::new(&sliced).unwrap();
+    let ids: Vec<i64> = reader.rows().map(|row| row.id).collect();
+    assert_eq!((ids, reader.row(0).quantised), (vec![2, 3], None));
+    assert_eq!((reader.row(1).embedding, reader.row(1).quantised), (&[4.0, 5.0, 6.0], Some(&[0, 1])));
+    let whole = RecordReader::<Embedded>::new(&batch).unwrap();
+    assert!(whole.row(0).embedding[2].is_nan());
+
+    #[derive(Record)]
+    #[record(crate = "thalweg_engine")]
+    struct Wider {
+        #[allow(dead_code)]
+        embedding: [f32; 4],
+    }
+    let error = RecordReader::<Wider>::new(&batch).map(drop).unwrap_err().to_string();
+    assert!(error.contains("column \"embedding\" should be"), "{error}");
+    assert!(check_schema::<Wider>(&batch.schema()).is_err());
+}

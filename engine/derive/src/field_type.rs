@@ -3,8 +3,7 @@
 use quote::ToTokens;
 use syn::{GenericArgument, PathArguments, PathSegment, Type};
 
-const SUPPORTED: &str =
-    "bool, i8 to i64, u8 to u64, f32, f64, String, Vec<u8>, Timestamp, or an Option of one of them";
+const SUPPORTED: &str = "bool, i8 to i64, u8 to u64, f32, f64, String, Vec<u8>, Timestamp, [f32; N], [i8; N], or an Option of one of them";
 
 /// Refuses a type that surely has no column; a type that is not known here may still implement
 /// `ColumnType`.
@@ -30,7 +29,8 @@ fn advice(ty: &Type) -> Option<&'static str> {
             Some("a record owns its values (the row view borrows them), so use String for &str")
         }
         Type::Tuple(_) => Some("give each part a field of its own"),
-        Type::Array(_) | Type::Slice(_) => Some("for bytes use Vec<u8>"),
+        Type::Array(array) if is_named(&array.elem, "f32") || is_named(&array.elem, "i8") => None,
+        Type::Array(_) | Type::Slice(_) => Some("for bytes use Vec<u8>, for vectors [f32; N] or [i8; N]"),
         _ => Some("it has no Arrow type"),
     }
 }
@@ -45,7 +45,7 @@ fn advice_for_name(segment: &PathSegment) -> Option<&'static str> {
         "Box" | "Rc" | "Arc" | "Cow" => Some("use the value itself"),
         "Vec" => {
             let is_bytes = argument(segment).is_some_and(|ty| is_named(ty, "u8"));
-            (!is_bytes).then_some("of the lists only Vec<u8> is a column")
+            (!is_bytes).then_some("of the lists only Vec<u8> is a column, of vectors [f32; N] and [i8; N]")
         }
         "Option" => {
             let inner = argument(segment)?;
@@ -83,8 +83,10 @@ mod tests {
 
     #[test]
     fn what_has_a_column_or_may_have_one_passes() {
-        for ty in ["bool", "u64", "std::string::String", "Vec<u8>", "Option<Vec<u8>>", "Option<f32>", "Tail"]
-        {
+        let vectors = ["[f32; 384]", "Option<[i8; 4]>"];
+        let others =
+            ["bool", "u64", "std::string::String", "Vec<u8>", "Option<Vec<u8>>", "Option<f32>", "Tail"];
+        for ty in vectors.into_iter().chain(others) {
             assert_eq!(refuse(ty), None, "{ty}");
         }
     }

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the type of a record's field",
     label = "has no Arrow column",
-    note = "a field may be bool, i8 to i64, u8 to u64, f32, f64, String, Vec<u8>, Timestamp, or an Option of one of them"
+    note = "a field may be bool, i8 to i64, u8 to u64, f32, f64, String, Vec<u8>, Timestamp, [f32; N], [i8; N], or an Option of one of them"
 )]
 pub trait ColumnType: Sized + Send + Sync + 'static {
     /// The array of the column.
@@ -315,7 +315,8 @@ impl<T: ColumnType> ColumnType for Option<T> {
 pub fn column<'a, T: ColumnType>(records: &'a RecordBatch, name: &str) -> Result<&'a T::Array> {
     let index = find(records.schema_ref(), name)?;
     let array = records.column(index);
-    let typed = array.as_any().downcast_ref::<T::Array>();
+    // The array's Rust type says everything but the width of a vector.
+    let typed = array.as_any().downcast_ref::<T::Array>().filter(|_| has_same_width::<T>(array.data_type()));
     let typed = typed.ok_or_else(|| mismatch(name, &T::data_type(), array.data_type()))?;
     if !T::NULLABLE && array.null_count() > 0 {
         return Err(Error::user(format!(
@@ -338,12 +339,20 @@ pub(super) fn mismatch(name: &str, expected: &DataType, found: &DataType) -> Err
     Error::user(format!("column {name:?} should be {expected}, but is {found}"))
 }
 
+fn has_same_width<T: ColumnType>(found: &DataType) -> bool {
+    !matches!(found, DataType::FixedSizeList(..)) || same_type(&T::data_type(), found)
+}
+
 /// Whether an array of type `found` can be read where `expected` is. The zone of a timestamp is
-/// only a way to print it.
+/// only a way to print it; how a vector's items are called, and whether they might be null, does not
+/// matter.
 pub(super) fn same_type(expected: &DataType, found: &DataType) -> bool {
     match (expected, found) {
         (DataType::Timestamp(TimeUnit::Microsecond, _), DataType::Timestamp(TimeUnit::Microsecond, _)) => {
             true
+        }
+        (DataType::FixedSizeList(expected, width), DataType::FixedSizeList(found, found_width)) => {
+            width == found_width && expected.data_type() == found.data_type()
         }
         _ => expected == found,
     }

@@ -9,6 +9,7 @@
 mod column;
 mod reader;
 mod timestamp;
+mod vector_column;
 
 pub use column::{ColumnType, TimeColumnType, column};
 pub use reader::{RecordBuilder, RecordReader, check_schema};
