@@ -117,6 +117,7 @@ pub fn one_20m(role: Role, settings: &Settings) -> Result<Sample> {
         channels: 2,
         kafka_clients: 0,
         uploads: 4,
+        operator_bytes: 0,
     };
     let plan = MemoryPlan::divide(request)?;
     let environment = Environment::new();

@@ -216,6 +216,12 @@ pub(crate) fn divide(
         NodeKind::Source { .. } => false,
     });
     let keyed_instances: u64 = keyed.map(|node| tasks(node.parallelism)).sum();
+    let held = graph.nodes.iter().map(|node| match &node.kind {
+        NodeKind::Operator { factory, .. } => {
+            factory.memory_bytes(node.parallelism.unwrap_or(config.parallelism))
+        }
+        NodeKind::Source { .. } => 0,
+    });
     let channels = plan.edges.iter().map(|planned| {
         let [from, to] = [planned.from, planned.to]
             .map(|chain| plan.chains.get(chain.0).map_or(1, |chain| u64::from(chain.parallelism)));
@@ -227,6 +233,7 @@ pub(crate) fn divide(
         channels: channels.sum(),
         kafka_clients,
         uploads: TRANSFERS as u64 * keyed_instances,
+        operator_bytes: held.sum(),
     })
 }
 

@@ -40,6 +40,9 @@ pub struct MemoryRequest {
     pub kafka_clients: u64,
     /// Files that are uploaded at the same time.
     pub uploads: u64,
+    /// What operators hold beside their state, all instances together: the weights and scratch of
+    /// tensor transforms.
+    pub operator_bytes: u64,
 }
 
 /// How many bytes each part of the process may hold.
@@ -127,11 +130,12 @@ impl MemoryPlan {
         self.rows().iter().map(|(_, bytes, count)| bytes * count).sum()
     }
 
-    fn rows(&self) -> [(&'static str, u64, u64); 8] {
+    fn rows(&self) -> [(&'static str, u64, u64); 9] {
         let request = &self.request;
         [
             ("program", self.base_bytes, 1),
             ("reserve", self.reserve_bytes, 1),
+            ("tensor transforms", request.operator_bytes, 1),
             ("state: caches of values", self.cache_bytes_per_instance, request.keyed_instances),
             ("state: block cache", self.block_cache_bytes, 1),
             ("state: write buffers", self.write_buffer_bytes, 1),
@@ -175,6 +179,7 @@ mod tests {
             channels: 8,
             kafka_clients: 2,
             uploads: 2,
+            operator_bytes: 30 * MIB,
         };
         let error = MemoryPlan::divide(request).unwrap_err().to_string();
         assert!(error.contains("20.0 MiB is too small"), "{error}");
@@ -192,9 +197,11 @@ mod tests {
             channels: 4,
             kafka_clients: 0,
             uploads: 2,
+            operator_bytes: 100 * MIB,
         });
         let text = plan.unwrap().to_string();
         assert!(text.starts_with("memory: 256.0 MiB\n"), "{text}");
+        assert!(text.contains("tensor transforms           100.0 MiB"), "{text}");
         assert!(text.contains("state: block cache"), "{text}");
         assert!(!text.contains("kafka"), "{text}");
     }
@@ -203,9 +210,11 @@ mod tests {
         #[test]
         fn the_parts_never_exceed_the_limit(
             limit in 0u64..(1 << 36), keyed_instances in 0u64..64, channels in 0u64..512,
-            kafka_clients in 0u64..32, uploads in 0u64..8,
+            kafka_clients in 0u64..32, uploads in 0u64..8, operator_bytes in 0u64..(1 << 34),
         ) {
-            let request = MemoryRequest { limit_bytes: limit, keyed_instances, channels, kafka_clients, uploads };
+            let request = MemoryRequest {
+                limit_bytes: limit, keyed_instances, channels, kafka_clients, uploads, operator_bytes,
+            };
             if let Ok(plan) = MemoryPlan::divide(request) {
                 prop_assert!(plan.total_bytes() <= limit);
                 prop_assert!(keyed_instances == 0 || plan.cache_bytes_per_instance >= CACHE_BYTES_MIN);
