@@ -11,11 +11,14 @@ pub mod expression;
 pub mod filter;
 pub mod keyed_aggregate;
 pub mod keyed_count;
+pub mod near_duplicates;
 pub mod process;
 #[cfg(feature = "sql")]
 pub mod project;
 #[cfg(feature = "sql")]
 mod stream_ext;
+#[cfg(feature = "tensor")]
+pub mod tensor;
 pub mod typed;
 pub mod union;
 pub mod window;

@@ -11,7 +11,7 @@ use thalweg_engine::{Error, Result};
 
 /// Where the key and the event time are in an input's batches.
 #[derive(Clone, Debug)]
-pub(super) struct KeyedInput {
+pub(crate) struct KeyedInput {
     pub key: Vec<usize>,
     pub types: Vec<DataType>,
     pub time: Option<usize>,
@@ -26,7 +26,7 @@ impl KeyedInput {
 }
 
 /// The key that is current, and the buffer for the next one.
-pub(super) struct KeyCursor {
+pub(crate) struct KeyCursor {
     input: KeyedInput,
     current: Vec<u8>,
     next: Vec<u8>,
@@ -70,7 +70,7 @@ impl KeyCursor {
 }
 
 /// The hashes, key columns and event times of one batch.
-pub(super) struct KeyedRows<'b> {
+pub(crate) struct KeyedRows<'b> {
     hashes: &'b [u64],
     keys: KeyColumns<'b>,
     times: Option<&'b TimestampMicrosecondArray>,

@@ -14,7 +14,7 @@ mod context;
 mod driver;
 mod harness;
 mod keyed;
-mod keys;
+pub(crate) mod keys;
 mod stream;
 
 pub use broadcast::{BroadcastContext, KeyedBroadcastProcess};

@@ -23,6 +23,7 @@ pub mod graph;
 pub mod hashing;
 pub mod op;
 pub mod random_encoder;
+mod reference_file;
 pub mod reference_matrix;
 mod safetensors_file;
 mod tensor;

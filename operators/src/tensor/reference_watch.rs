@@ -1,0 +1,285 @@
+//! The reference matrices of a transform, and new versions of them while the job runs.
+//!
+//! A file that is watched is looked at now and then; when it has changed it is loaded on a thread of
+//! its own, and each instance takes it over at its next barrier. All instances of a process share
+//! what was loaded.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use thalweg_engine::time::Micros;
+use thalweg_engine::{Context, Error, Result};
+use thalweg_tensor::{Graph, ReferenceMatrix};
+
+use super::artifact::Artifact;
+use super::provenance::{ReferenceVersion, short};
+
+/// The reference matrices of a graph, in its order, in one version.
+#[derive(Debug, Default)]
+pub(super) struct References {
+    pub matrices: Vec<Arc<ReferenceMatrix>>,
+    pub versions: Vec<ReferenceVersion>,
+    /// Rises with each reload.
+    pub sequence: u64,
+}
+
+/// Where a reference matrix comes from.
+#[derive(Clone, Debug)]
+pub enum ReferenceSource {
+    /// It stays as it is.
+    Given(Arc<ReferenceMatrix>),
+    /// A safetensors file, local or in an object store, that is looked at now and then.
+    Watched {
+        /// The file.
+        file: Artifact,
+        /// How often it is looked at, in microseconds; `None`: never.
+        every: Option<Micros>,
+    },
+}
+
+impl From<ReferenceMatrix> for ReferenceSource {
+    fn from(matrix: ReferenceMatrix) -> ReferenceSource {
+        ReferenceSource::Given(Arc::new(matrix))
+    }
+}
+
+impl From<Arc<ReferenceMatrix>> for ReferenceSource {
+    fn from(matrix: Arc<ReferenceMatrix>) -> ReferenceSource {
+        ReferenceSource::Given(matrix)
+    }
+}
+
+/// The references of all instances in this process.
+pub(super) struct ReferenceWatch {
+    sources: Vec<(String, usize, ReferenceSource)>,
+    state: Mutex<State>,
+}
+
+struct State {
+    latest: Arc<References>,
+    is_loading: bool,
+    looked_at: Option<Micros>,
+}
+
+impl ReferenceWatch {
+    /// Loads what the graph needs.
+    ///
+    /// # Errors
+    /// A user error that names the matrix which is missing, or has another width; an external one
+    /// when a file cannot be read.
+    pub(super) fn open(graph: &Graph, given: &[(String, ReferenceSource)]) -> Result<Arc<ReferenceWatch>> {
+        let sources = graph.references().iter().map(|reference| {
+            let source = given.iter().find(|(name, _)| *name == reference.name);
+            let (_, source) = source.ok_or_else(|| {
+                Error::user(format!(
+                    "the graph needs the reference matrix `{}`, and it is not given",
+                    reference.name
+                ))
+            })?;
+            Ok((reference.name.clone(), reference.width, source.clone()))
+        });
+        let sources: Vec<_> = sources.collect::<Result<_>>()?;
+        for (name, _) in given {
+            if !sources.iter().any(|(known, ..)| known == name) {
+                return Err(Error::user(format!("the graph has no reference matrix `{name}`")));
+            }
+        }
+        let mut references = References { sequence: 1, ..References::default() };
+        for (name, width, source) in &sources {
+            let (matrix, version) = load(name, *width, source)?;
+            references.matrices.push(matrix);
+            references.versions.push(version);
+        }
+        let state = State { latest: Arc::new(references), is_loading: false, looked_at: None };
+        Ok(Arc::new(ReferenceWatch { sources, state: Mutex::new(state) }))
+    }
+
+    /// The newest version.
+    pub(super) fn latest(&self) -> Arc<References> {
+        self.state.lock().latest.clone()
+    }
+
+    /// How often the files are looked at.
+    pub(super) fn interval(&self) -> Option<Micros> {
+        let intervals = self.sources.iter().filter_map(|(_, _, source)| match source {
+            ReferenceSource::Watched { every, .. } => *every,
+            ReferenceSource::Given(_) => None,
+        });
+        intervals.min()
+    }
+
+    /// Goes back to the versions of a checkpoint, where they are still to be had.
+    ///
+    /// # Errors
+    /// When a file that is to be had cannot be read.
+    pub(super) fn restore(&self, sequence: u64, versions: &[ReferenceVersion]) -> Result<Arc<References>> {
+        let mut state = self.state.lock();
+        let latest = state.latest.clone();
+        let mut restored = References { sequence, ..References::default() };
+        let mut is_same = true;
+        for ((name, width, source), (matrix, now)) in
+            self.sources.iter().zip(latest.matrices.iter().zip(&latest.versions))
+        {
+            let saved = versions.iter().find(|version| version.name == *name && version.hash != now.hash);
+            let old = match (saved, source) {
+                (Some(saved), ReferenceSource::Watched { .. }) => {
+                    let cached = Artifact::cached(&saved.hash);
+                    if cached.is_none() {
+                        tracing::warn!(
+                            reference = name,
+                            "version {} of the checkpoint is no longer to be had: goes on with version {}",
+                            short(&saved.hash),
+                            short(&now.hash)
+                        );
+                    }
+                    cached.map(|path| read(name, *width, &path)).transpose()?
+                }
+                _ => None,
+            };
+            is_same &= old.is_none();
+            restored.matrices.push(old.clone().unwrap_or_else(|| matrix.clone()));
+            restored.versions.push(match (old, saved) {
+                (Some(_), Some(saved)) => saved.clone(),
+                _ => now.clone(),
+            });
+        }
+        if is_same {
+            // What there is now is the checkpoint's.
+            if latest.sequence < sequence {
+                let References { matrices, versions, .. } = restored;
+                state.latest = Arc::new(References { matrices, versions, sequence });
+            }
+            return Ok(state.latest.clone());
+        }
+        if latest.sequence <= sequence {
+            let References { matrices, versions, .. } = &*latest;
+            let (matrices, versions) = (matrices.clone(), versions.clone());
+            state.latest = Arc::new(References { matrices, versions, sequence: sequence + 1 });
+        }
+        Ok(Arc::new(restored))
+    }
+
+    /// Looks whether a file has changed, unless another instance has looked just now, and loads it:
+    /// on a thread of its own, or (`inline`) here.
+    ///
+    /// # Errors
+    /// An external error when there are no more threads.
+    pub(super) fn look(self: &Arc<Self>, now: Micros, inline: bool) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            let interval = self.interval().unwrap_or(Micros::MAX);
+            let is_fresh = state.looked_at.is_some_and(|at| now - at < interval);
+            if state.is_loading || is_fresh {
+                return Ok(());
+            }
+            state.is_loading = true;
+            state.looked_at = Some(now);
+        }
+        if inline {
+            self.reload();
+            return Ok(());
+        }
+        let watch = self.clone();
+        let spawned =
+            std::thread::Builder::new().name("reference reload".into()).spawn(move || watch.reload());
+        spawned.map(drop).map_err(|error| Error::external("cannot start a thread").caused_by(error))
+    }
+
+    /// A file that cannot be read, or does not fit, leaves the version that there is.
+    fn reload(&self) {
+        let latest = self.latest();
+        let mut references = References { sequence: latest.sequence + 1, ..References::default() };
+        let mut changed = false;
+        for ((name, width, source), (matrix, version)) in
+            self.sources.iter().zip(latest.matrices.iter().zip(&latest.versions))
+        {
+            let loaded = match source {
+                ReferenceSource::Watched { every: Some(_), file } => match file.hash() {
+                    Ok(hash) if hash == version.hash => None,
+                    Ok(_) => Some(load(name, *width, source)),
+                    Err(error) => Some(Err(error)),
+                },
+                _ => None,
+            };
+            match loaded {
+                Some(Ok((matrix, version))) => {
+                    tracing::info!(
+                        reference = name,
+                        hash = short(&version.hash),
+                        rows = matrix.rows(),
+                        "reloaded"
+                    );
+                    changed = true;
+                    references.matrices.push(matrix);
+                    references.versions.push(version);
+                }
+                other => {
+                    if let Some(Err(error)) = other {
+                        tracing::warn!(reference = name, %error, "stays as it is");
+                    }
+                    references.matrices.push(matrix.clone());
+                    references.versions.push(version.clone());
+                }
+            }
+        }
+        let mut state = self.state.lock();
+        state.is_loading = false;
+        if changed {
+            references.sequence = state.latest.sequence + 1;
+            state.latest = Arc::new(references);
+        }
+    }
+
+    /// Hashes of the matrices that stay as they are, which are part of the fingerprint.
+    pub(super) fn fixed(&self) -> Vec<ReferenceVersion> {
+        let latest = self.latest();
+        let all = self.sources.iter().zip(&latest.versions);
+        let fixed = all.filter(|((_, _, source), _)| matches!(source, ReferenceSource::Given(_)));
+        fixed.map(|(_, version)| version.clone()).collect()
+    }
+}
+
+fn load(
+    name: &str,
+    width: usize,
+    source: &ReferenceSource,
+) -> Result<(Arc<ReferenceMatrix>, ReferenceVersion)> {
+    let (matrix, hash) = match source {
+        ReferenceSource::Given(matrix) => (matrix.clone(), hash_of(matrix)),
+        ReferenceSource::Watched { file, .. } => {
+            let (path, hash) = file.kept()?;
+            (read(name, width, &path)?, hash)
+        }
+    };
+    if matrix.width() != width {
+        return Err(Error::user(format!(
+            "reference matrix `{name}`: its vectors have {} elements, the graph wants {width}",
+            matrix.width()
+        )));
+    }
+    Ok((matrix, ReferenceVersion { name: name.to_string(), hash }))
+}
+
+fn read(name: &str, width: usize, path: &std::path::Path) -> Result<Arc<ReferenceMatrix>> {
+    let matrix = ReferenceMatrix::read(name, path).map_err(super::tensor_error)?;
+    if matrix.width() != width {
+        return Err(Error::user(format!(
+            "its vectors have {} elements, the graph wants {width}",
+            matrix.width()
+        )))
+        .context(|| format!("reference matrix `{name}`"));
+    }
+    Ok(Arc::new(matrix))
+}
+
+fn hash_of(matrix: &ReferenceMatrix) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(matrix.width() as u64).to_le_bytes());
+    for id in matrix.ids() {
+        hasher.update(&id.to_le_bytes());
+    }
+    for value in matrix.vectors() {
+        hasher.update(&value.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}

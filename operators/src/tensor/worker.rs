@@ -1,0 +1,244 @@
+//! Where an instance's batches are computed: on a thread of its own that owns the plan, so that the
+//! task goes on meanwhile; or, for simulation, in the wake-ups of the task itself, one batch in
+//! each. Either way a batch that is done uses the task's waker.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use thalweg_engine::operator::Waker;
+use thalweg_engine::record::Batch;
+use thalweg_engine::{Context, Error, Result};
+
+use super::References;
+use super::compute::{Compute, Computed};
+use super::gather::Cut;
+
+/// A batch that was computed.
+pub(super) struct Done {
+    /// Its rows as they came, in one piece.
+    pub batch: Batch,
+    pub cut: Cut,
+    pub computed: Computed,
+    pub device_bytes: usize,
+}
+
+pub(super) enum Job {
+    Compute(Cut),
+    SetReferences(Arc<References>),
+}
+
+/// Computes batches in order.
+pub(super) enum Worker {
+    Thread { shared: Arc<Shared>, thread: Option<JoinHandle<()>> },
+    Inline { computing: Computing, jobs: VecDeque<Job>, waker: Waker },
+}
+
+pub(super) struct Shared {
+    jobs: Mutex<Jobs>,
+    came: Condvar,
+    done: Mutex<VecDeque<Result<Done>>>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    stopped: bool,
+}
+
+/// The plan and the rows of the batches that are under way on it.
+pub(super) struct Computing {
+    compute: Box<dyn Compute>,
+    under_way: VecDeque<(Cut, Batch)>,
+    in_flight_max: usize,
+}
+
+impl Worker {
+    /// A thread of its own, called `name`.
+    ///
+    /// # Errors
+    /// An external error when there are no more threads.
+    pub(super) fn thread(
+        name: &str,
+        compute: Box<dyn Compute>,
+        in_flight_max: usize,
+        waker: Waker,
+    ) -> Result<Worker> {
+        let shared =
+            Arc::new(Shared { jobs: Mutex::default(), came: Condvar::new(), done: Mutex::default(), waker });
+        let (its, name) = (shared.clone(), name.to_string());
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let mut computing = Computing::new(compute, in_flight_max);
+                let ended = catch_unwind(AssertUnwindSafe(|| its.run(&mut computing)));
+                if ended.is_err() {
+                    its.finish(Err(Error::internal("the transform's thread panicked")));
+                }
+            })
+            .map_err(|error| Error::external("cannot start a transform's thread").caused_by(error))?;
+        Ok(Worker::Thread { shared, thread: Some(thread) })
+    }
+
+    /// In the wake-ups of the task.
+    pub(super) fn inline(compute: Box<dyn Compute>, waker: Waker) -> Worker {
+        Worker::Inline { computing: Computing::new(compute, 1), jobs: VecDeque::new(), waker }
+    }
+
+    /// Has a batch computed.
+    pub(super) fn compute(&mut self, cut: Cut) {
+        self.push(Job::Compute(cut));
+    }
+
+    /// Replaces the references behind the batches that were given so far.
+    pub(super) fn set_references(&mut self, references: Arc<References>) {
+        self.push(Job::SetReferences(references));
+    }
+
+    fn push(&mut self, job: Job) {
+        match self {
+            Worker::Thread { shared, .. } => {
+                shared.jobs.lock().queue.push_back(job);
+                shared.came.notify_one();
+            }
+            Worker::Inline { jobs, waker, .. } => {
+                jobs.push_back(job);
+                waker.wake();
+            }
+        }
+    }
+
+    /// The task was woken: inline, that is when a batch is computed.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn woken(&mut self) -> Result<Option<Done>> {
+        let Worker::Inline { computing, jobs, waker } = self else { return self.done() };
+        let done = match jobs.pop_front() {
+            Some(job) => {
+                computing.begin(job)?;
+                computing.finish()?
+            }
+            None => None,
+        };
+        if !jobs.is_empty() {
+            waker.wake();
+        }
+        Ok(done)
+    }
+
+    /// The next batch that is done, if there is one.
+    ///
+    /// # Errors
+    /// When the device failed.
+    pub(super) fn done(&mut self) -> Result<Option<Done>> {
+        match self {
+            Worker::Thread { shared, .. } => shared.done.lock().pop_front().transpose(),
+            Worker::Inline { .. } => Ok(None),
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Waits for the thread: what it holds of the device is free when the next attempt opens.
+    fn drop(&mut self) {
+        if let Worker::Thread { shared, thread } = self {
+            shared.jobs.lock().stopped = true;
+            shared.came.notify_one();
+            if let Some(thread) = thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+enum Next {
+    Begin(Job),
+    Finish,
+    Stop,
+}
+
+impl Shared {
+    fn run(&self, computing: &mut Computing) {
+        loop {
+            let done = match self.next(computing) {
+                Next::Begin(job) => computing.begin(job).map(|()| None),
+                Next::Finish => computing.finish(),
+                Next::Stop => return,
+            };
+            match done {
+                Ok(None) => {}
+                Ok(Some(done)) => self.finish(Ok(done)),
+                Err(error) => {
+                    self.finish(Err(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Keeps as many under way as there may be, and waits for the oldest when there is nothing to
+    /// begin.
+    fn next(&self, computing: &Computing) -> Next {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if jobs.stopped {
+                return Next::Stop;
+            }
+            if computing.has_room()
+                && let Some(job) = jobs.queue.pop_front()
+            {
+                return Next::Begin(job);
+            }
+            if !computing.under_way.is_empty() {
+                return Next::Finish;
+            }
+            self.came.wait(&mut jobs);
+        }
+    }
+
+    fn finish(&self, done: Result<Done>) {
+        self.done.lock().push_back(done);
+        self.waker.wake();
+    }
+}
+
+impl Computing {
+    fn new(compute: Box<dyn Compute>, in_flight_max: usize) -> Computing {
+        Computing { compute, under_way: VecDeque::new(), in_flight_max }
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way.len() < self.in_flight_max
+    }
+
+    fn begin(&mut self, job: Job) -> Result<()> {
+        match job {
+            Job::SetReferences(references) => self
+                .compute
+                .set_references(&references)
+                .context(|| "reload of a reference matrix".to_string()),
+            Job::Compute(mut cut) => {
+                let parts = std::mem::take(&mut cut.parts);
+                let schema = parts.first().map(Batch::schema);
+                let schema = schema.ok_or_else(|| Error::internal("a batch without rows"))?;
+                let batch = Batch::concat(&schema, &parts)?;
+                self.compute.submit(batch.records())?;
+                self.under_way.push_back((cut, batch));
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Option<Done>> {
+        let Some(computed) = self.compute.finish()? else { return Ok(None) };
+        let (cut, batch) = self
+            .under_way
+            .pop_front()
+            .ok_or_else(|| Error::internal("a batch came back that nobody sent"))?;
+        Ok(Some(Done { batch, cut, computed, device_bytes: self.compute.device_bytes() }))
+    }
+}
