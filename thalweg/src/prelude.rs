@@ -20,9 +20,11 @@ pub use thalweg_engine::{Context, Error, Result};
 pub use thalweg_operators::StreamExt;
 pub use thalweg_operators::aggregate::{AggregateSpec, count, first, last, max, mean, min, sum};
 pub use thalweg_operators::expression::ColumnExpression;
+pub use thalweg_operators::near_duplicates::NearDuplicates;
 pub use thalweg_operators::process::{
     BroadcastContext, KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, KeyedProcessExt, ProcessContext,
     ProcessOpen, TimeDomain, Timer,
 };
+pub use thalweg_operators::tensor::{Batching, OnBadRow, SentenceEncoder, TensorExt, Transform};
 pub use thalweg_operators::typed::{Out, SideOutput, SideOutputs, TypedExt, TypedKeyedStream, TypedStream};
 pub use thalweg_operators::window::{TumblingWindow, WindowExt};

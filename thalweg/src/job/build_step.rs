@@ -16,6 +16,7 @@ use crate::config::{Checker, Place, Placed};
 
 use super::build::edge_of;
 use super::build_aggregation::build_aggregation;
+use super::build_transform::{build_embed, build_near_duplicates, build_nearest};
 use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
 
 /// The column that [`ReadRecordIds`] makes and copies are gathered by.
@@ -42,6 +43,9 @@ pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: 
         StepKind::Window { .. } | StepKind::Aggregate { .. } => {
             build_aggregation(checker, step, input, &edge)
         }
+        StepKind::Embed(spec) => build_embed(checker, step, spec, input, &edge),
+        StepKind::Nearest(spec) => build_nearest(checker, step, spec, input, &edge),
+        StepKind::NearDuplicates(spec) => build_near_duplicates(checker, step, spec, input, &edge),
         StepKind::Deduplicate { id } => build_deduplicate(checker, step, id, input, &edge),
     }
 }

@@ -27,6 +27,10 @@ pub(super) fn describe(job: &JobSpec, name: &str) -> Option<String> {
             let columns: Vec<_> = key_by.iter().map(|column| column.value.as_str()).collect();
             Some(format!("key by {}", columns.join(", ")))
         }
+        StepKind::NearDuplicates(near) => {
+            let columns: Vec<_> = near.key_by.iter().map(|column| column.value.as_str()).collect();
+            Some(format!("key by {}", columns.join(", ")))
+        }
         StepKind::Deduplicate { .. } => Some("key by producer".to_string()),
         _ => None,
     }
@@ -101,6 +105,20 @@ fn step_text(kind: &StepKind) -> String {
             format!("tumbling window of {size}{shift}{late}: {}", aggregates_text(aggregates))
         }
         StepKind::Aggregate { aggregates, .. } => format!("aggregate {}", aggregates_text(aggregates)),
+        StepKind::Embed(embed) => {
+            format!("embed {} as {}, model {}", embed.column.value, embed.output.value, embed.model.value)
+        }
+        StepKind::Nearest(nearest) => {
+            format!("{} nearest of {} to {}", nearest.k, nearest.references.value, nearest.embedding.value)
+        }
+        StepKind::NearDuplicates(near) => {
+            let within =
+                near.within.map_or_else(String::new, |within| format!(" within {}", show_duration(within)));
+            format!(
+                "near duplicates of {} by {} from a cosine of {} among the last {}{within}",
+                near.id.value, near.embedding.value, near.threshold, near.keep
+            )
+        }
         StepKind::Deduplicate { id } => format!("drop copies by {}", id.value),
     }
 }

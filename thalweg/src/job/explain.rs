@@ -92,6 +92,14 @@ fn operator(text: &mut String, job: &LoadedJob, node: &Node, input: Option<&Edge
             line(text, &format!("      watermarks  {bound} out of order, idle {idle}"));
         }
     }
+    if let NodeKind::Operator { factory, .. } = &node.kind {
+        match factory.details() {
+            Ok(details) => {
+                details.iter().for_each(|(name, value)| line(text, &format!("      {name:<11} {value}")));
+            }
+            Err(error) => line(text, &format!("      cannot be said: {error}")),
+        }
+    }
     for (index, output) in node.outputs.iter().enumerate() {
         let name = if index == 0 { "columns".to_string() } else { format!("side output {index}") };
         if !output.schema.fields().is_empty() && input != Some(output) {
@@ -149,6 +157,7 @@ fn type_word(data_type: &DataType) -> String {
         DataType::Boolean => "bool".to_string(),
         DataType::Date32 => "date".to_string(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp".to_string(),
+        DataType::FixedSizeList(item, width) => format!("{}[{width}]", type_word(item.data_type())),
         other => other.to_string().to_lowercase(),
     }
 }

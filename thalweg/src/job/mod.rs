@@ -11,6 +11,7 @@ mod build_format;
 mod build_sink;
 mod build_source;
 mod build_step;
+mod build_transform;
 mod data_type;
 mod describe;
 mod explain;
@@ -22,8 +23,10 @@ mod read_generator;
 mod read_sink;
 mod read_source;
 mod read_step;
+mod read_transform;
 pub mod spec;
 mod start;
+pub mod transform_spec;
 mod wiring;
 
 pub use data_type::parse_type;

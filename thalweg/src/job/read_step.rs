@@ -3,6 +3,7 @@
 use crate::config::{Node, Place, Placed, Table, Value};
 
 use super::read::{placed_text, read_column, read_column_names, read_inputs};
+use super::read_transform::{read_embed, read_near_duplicates, read_nearest};
 use super::spec::{AggregateSpec, ComputedSpec, StepKind, StepSpec};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,9 +15,12 @@ enum Kind {
     Window,
     Aggregate,
     Deduplicate,
+    Embed,
+    NearDuplicates,
+    Nearest,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 10] = [
     ("filter", Kind::Filter),
     ("project", Kind::Project),
     ("with_columns", Kind::WithColumns),
@@ -24,6 +28,9 @@ const KINDS: [(&str, Kind); 7] = [
     ("window", Kind::Window),
     ("aggregate", Kind::Aggregate),
     ("deduplicate", Kind::Deduplicate),
+    ("embed", Kind::Embed),
+    ("near_duplicates", Kind::NearDuplicates),
+    ("nearest", Kind::Nearest),
 ];
 
 /// Where a Kafka source with `metadata: [{header: thalweg-id}]` puts the records' ids.
@@ -45,6 +52,9 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
             let aggregates = read_aggregates(table);
             key_by.zip(aggregates).map(|(key_by, aggregates)| StepKind::Aggregate { key_by, aggregates })
         }
+        Kind::Embed => read_embed(table),
+        Kind::NearDuplicates => read_near_duplicates(table),
+        Kind::Nearest => read_nearest(table),
         Kind::Deduplicate => {
             let id = table.has("id").then(|| read_column(table, "id"));
             let id =
@@ -134,7 +144,7 @@ fn read_window(table: &Table<'_>) -> Option<StepKind> {
     Some(StepKind::Window { key_by: key_by?, size: size?, offset, allowed_lateness, aggregates: aggregates? })
 }
 
-fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
+pub(super) fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
     let checker = table.checker();
     let node = table.required("key_by", "a column or a list of columns")?;
     let columns = read_column_names(checker, node)?;

@@ -8,6 +8,8 @@ use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
 
 use crate::config::{Place, Placed, Secret};
 
+use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec};
+
 /// A job file.
 #[derive(Clone, Debug)]
 pub struct JobSpec {
@@ -348,6 +350,12 @@ pub enum StepKind {
         /// The binary column that holds the records' ids, as Prism writes them.
         id: Placed<String>,
     },
+    /// Makes vectors of text.
+    Embed(Box<EmbedSpec>),
+    /// Finds rows that are nearly what another row of the key was.
+    NearDuplicates(NearDuplicatesSpec),
+    /// Finds the nearest of a reference matrix.
+    Nearest(Box<NearestSpec>),
 }
 
 /// A sink.

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thalweg_operators::expression::did_you_mean;
+use thalweg_operators::tensor::OnBadRow;
 
 use crate::config::Checker;
 
 use super::spec::{InputSpec, JobSpec, OnDecodeErrorSpec, SourceKind, StepKind};
+use super::transform_spec::TransformSpec;
 
 /// The indexes of the steps in an order in which each comes after what feeds it; the order of the
 /// file where that is free. Steps in a circle, or behind an unknown input, are left out and
@@ -45,11 +47,18 @@ fn side_outputs(job: &JobSpec) -> BTreeMap<&str, &'static [&'static str]> {
     let steps = job.steps.iter().map(|step| {
         let outputs: &[&str] = match step.spec.kind {
             StepKind::Window { .. } => &["late"],
+            StepKind::Embed(ref embed) if has_bad_rows(&embed.transform) => &["bad_rows"],
+            StepKind::Nearest(ref nearest) if has_bad_rows(&nearest.transform) => &["bad_rows"],
             _ => &[],
         };
         (step.name.as_str(), outputs)
     });
     sources.chain(steps).collect()
+}
+
+/// Whether rows that a transform does not take go to its side output.
+fn has_bad_rows(transform: &TransformSpec) -> bool {
+    transform.on_bad_row == OnBadRow::DeadLetter
 }
 
 fn consumers(job: &JobSpec) -> impl Iterator<Item = (&str, &[InputSpec])> {
@@ -86,6 +95,9 @@ fn check_input(
     let message = match (side.as_str(), sides) {
         ("dead_letters", []) => {
             format!("`{}` has no dead letters; its `on_decode_error` is not `dead_letter`", input.from)
+        }
+        ("bad_rows", []) => {
+            format!("`{}` has no bad rows; its `on_bad_row` is not `dead_letter`", input.from)
         }
         (_, []) => format!("`{}` has no side outputs", input.from),
         (_, sides) => format!("`{}` has no output `{side}`; expected {}", input.from, sides.join(", ")),

@@ -1,0 +1,76 @@
+//! What a job file says of tensor transforms.
+
+use thalweg_operators::tensor::op::Metric;
+use thalweg_operators::tensor::{Batching, DeviceChoice, OnBadRow};
+
+use crate::config::Placed;
+
+/// What `embed` and `tensor` have in common.
+#[derive(Clone, Debug)]
+pub struct TransformSpec {
+    /// `batch`, `max_bytes`, `max_delay`, `buckets`, `ordered`, `in_flight`.
+    pub batching: Batching,
+    /// `device`.
+    pub device: DeviceChoice,
+    /// `threads`: of each instance, on the CPU.
+    pub threads: usize,
+    /// `memory`: of each instance, in bytes.
+    pub memory: Option<u64>,
+    /// `on_bad_row`.
+    pub on_bad_row: OnBadRow,
+    /// `allow_changed_weights`.
+    pub allow_changed_weights: bool,
+}
+
+/// `kind: embed`: text to a vector, by a BERT-type encoder.
+#[derive(Clone, Debug)]
+pub struct EmbedSpec {
+    /// The column of text.
+    pub column: Placed<String>,
+    /// The column of vectors that is made.
+    pub output: Placed<String>,
+    /// A directory, or a prefix of an object store, with `config.json`, `tokenizer.json` and
+    /// `model.safetensors`.
+    pub model: Placed<String>,
+    /// Whether it is computed in `f16`.
+    pub is_half: bool,
+    /// Tokens that a row keeps; `None`: as many as the model takes.
+    pub length_max: Option<usize>,
+    /// The rest.
+    pub transform: TransformSpec,
+}
+
+/// `kind: near_duplicates`.
+#[derive(Clone, Debug)]
+pub struct NearDuplicatesSpec {
+    /// The key's columns.
+    pub key_by: Vec<Placed<String>>,
+    /// The column that names rows.
+    pub id: Placed<String>,
+    /// The column of vectors.
+    pub embedding: Placed<String>,
+    /// The least cosine.
+    pub threshold: f32,
+    /// How many are remembered of a key.
+    pub keep: usize,
+    /// For how long, in microseconds.
+    pub within: Option<i64>,
+}
+
+/// `kind: nearest`: the nearest of a reference matrix.
+#[derive(Clone, Debug)]
+pub struct NearestSpec {
+    /// The column of vectors.
+    pub embedding: Placed<String>,
+    /// The matrix: a safetensors file, or a directory or prefix whose last file counts (it ends with
+    /// `/`).
+    pub references: Placed<String>,
+    /// How often it is looked at for a new version, in microseconds; `None`: never.
+    pub reload_every: Option<i64>,
+    /// How many.
+    pub k: usize,
+    /// What near means.
+    pub metric: Metric,
+    /// The rest.
+    pub transform: TransformSpec,
+}
