@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
 RELEASE = $(CARGO) build --release --workspace --bin
 RELEASED = $(CARGO_TARGET_DIR)/release
 
-.PHONY: gpu-programs help build demo demo-real test test-gpu bench bench-gpu fetch-models fmt clippy doc clean
+.PHONY: gpu-programs help build demo demo-tensor demo-real test test-gpu bench bench-gpu fetch-models fmt clippy doc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,6 +20,11 @@ demo: ## the main job on embedded clusters, through an outage and a kill -9
 	dev/install
 	$(RELEASE) demo
 	$(RELEASED)/demo
+
+demo-tensor: ## near-duplicates and nearest topics of package descriptions, with real MiniLM weights (91 MB, fetched once)
+	dev/install
+	$(RELEASE) demo_tensor
+	set -o pipefail; model=$$(dev/minilm fetch | tail -1) && $(RELEASED)/demo_tensor "$$model"
 
 demo-real: ## the same on two real Kafka brokers and Azurite
 	dev/install services

@@ -6,4 +6,5 @@
 mod files;
 mod flights;
 mod paced;
+mod similar;
 mod ways;

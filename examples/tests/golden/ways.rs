@@ -80,8 +80,8 @@ fn complete(job: RunningJob) {
 }
 
 /// Straight at parallelism 1; at 2 with checkpoints in the middle; at 2, left at once behind a
-/// checkpoint with rows that it does not hold, and restored at 3.
-pub fn three_ways(golden: &dyn Golden) {
+/// checkpoint with rows that it does not hold, and restored at 3. Answers with what it gave.
+pub fn three_ways(golden: &dyn Golden) -> BTreeMap<String, Vec<String>> {
     let straight = Site::new();
     complete(golden.start(&straight, 1, &Pace::free()));
     let expected = golden.outputs(&straight);
@@ -107,4 +107,5 @@ pub fn three_ways(golden: &dyn Golden) {
     assert_eq!(job.wait().unwrap().outcome, Outcome::Abandoned);
     complete(golden.start(&restored, 3, &Pace::free()));
     assert_eq!(golden.outputs(&restored), expected, "restored at another parallelism");
+    expected
 }
