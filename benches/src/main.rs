@@ -25,6 +25,7 @@ mod settings;
 mod tensor_case;
 mod tensor_minilm;
 mod tensor_normalise;
+mod tensor_operator;
 mod tensor_topk;
 mod turns;
 mod usage;
