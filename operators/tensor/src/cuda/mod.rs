@@ -15,6 +15,8 @@ pub mod layout;
 pub mod lower;
 mod lower_row;
 mod lower_steps;
+#[cfg(test)]
+mod lower_tests;
 pub mod program;
 pub mod scan;
 

@@ -10,10 +10,14 @@ mod cases;
 mod compare;
 mod generate;
 mod graphs;
+#[path = "../nvrtc/mod.rs"]
+mod nvrtc;
 mod oracle;
 mod oracle_backend;
 mod protocol;
 mod random_graphs;
+#[path = "../shim/mod.rs"]
+mod shim;
 mod suite;
 mod tolerance;
 mod value;
@@ -37,4 +41,10 @@ fn conforms(backend: &dyn Backend) {
 #[test]
 fn the_oracle_conforms() {
     conforms(&oracle_backend::OracleBackend(oracle_backend::Fault::None));
+}
+
+/// What a device would run, kernel by kernel.
+#[test]
+fn the_cuda_kernels_conform_under_the_shim() {
+    conforms(&shim::ShimBackend);
 }
