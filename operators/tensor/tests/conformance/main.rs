@@ -43,8 +43,16 @@ fn the_oracle_conforms() {
     conforms(&oracle_backend::OracleBackend(oracle_backend::Fault::None));
 }
 
-/// What a device would run, kernel by kernel.
+/// What a device would run, kernel by kernel. In two, so that one compiles while the other computes.
 #[test]
 fn the_cuda_kernels_conform_under_the_shim() {
-    conforms(&shim::ShimBackend);
+    cases::run_ops(&shim::ShimBackend).require("cuda kernels, ops");
+}
+
+#[test]
+fn the_cuda_programs_conform_under_the_shim() {
+    let backend = &shim::ShimBackend;
+    graphs::run_graphs(backend).require("cuda kernels, graphs");
+    protocol::run_protocol(backend).require("cuda kernels, plans");
+    random_graphs::run_random(backend, SEEDS).require("cuda kernels, random graphs");
 }

@@ -6,6 +6,9 @@
 #define MMA_THREADS 64
 #define MMA_QUERIES 32
 #define MMA_KEYS 32
+// What the greatest weight is: as great as f16 allows with room to spare, so that small ones do not
+// vanish. The division by their sum takes it away.
+#define WEIGHT_ONE 32768.0f
 
 // c (16 x 8) += a (16 x 16) * b (16 x 8), as `mma.m16n8k16` spreads them over a warp: with g = lane / 4
 // and t = lane % 4, c holds (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
@@ -105,7 +108,7 @@ __device__ inline void attention_mma(
       #pragma unroll
       for (int i = 0; i < MMA_KEYS / 4; ++i) {
         float& x = score[i / 2][half * 2 + i % 2];
-        x = expf(x - base);
+        x = expf(x - base) * WEIGHT_ONE;
         weights += x;
       }
       sum[half] = sum[half] * scale + reduce<Sum, 4>(weights);

@@ -90,18 +90,24 @@ template <class R, class T>
 __device__ inline void pool_mean(const R& row, float (&v)[R::PER], const T* from, const int* offsets) {
   Tokens<R> tokens(row, offsets);
   bool overflows = false;
-  EACH(j) v[j] = 0.0f;
+  // What each addition loses is carried along (Kahan 1965): rows may be long.
+  float lost[R::PER];
+  EACH(j) v[j] = lost[j] = 0.0f;
   for (int t = 0; t < tokens.count; ++t) {
     float x[R::PER];
     load(row, x, from, tokens.first + (i64)t * R::OUTER, R::N, 0);
-    EACH(j) v[j] += x[j];
+    EACH(j) {
+      float term = x[j] - lost[j], sum = v[j] + term;
+      lost[j] = (sum - v[j]) - term;
+      v[j] = sum;
+    }
   }
   float count = tokens.count > 0 ? (float)tokens.count : 1.0f;
   EACH(j) {
     overflows |= !is_finite(v[j]);
     v[j] /= count;
   }
-  // The sum may be too great where the mean is not.
+  // The sum may be too great where the mean is not; and of infinities nothing is lost.
   if (overflows) {
     EACH(j) v[j] = 0.0f;
     for (int t = 0; t < tokens.count; ++t) {
