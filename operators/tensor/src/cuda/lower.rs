@@ -89,7 +89,7 @@ pub(super) enum Read {
 #[derive(Debug)]
 enum Draft {
     Group(GroupId),
-    Step(Step),
+    Step(Box<Step>),
 }
 
 /// A graph on its way.
@@ -186,7 +186,7 @@ impl<'graph> Lowering<'graph> {
         let mut steps = Vec::new();
         for draft in std::mem::take(&mut self.order) {
             match draft {
-                Draft::Step(step) => steps.push(step),
+                Draft::Step(step) => steps.push(*step),
                 Draft::Group(id) => steps.extend(launches[id.0].take().map(Step::Launch)),
             }
         }
@@ -272,7 +272,7 @@ impl<'graph> Lowering<'graph> {
 
     /// Appends a step that makes these values in these buffers.
     pub(super) fn step(&mut self, step: Step, makes: &[(ValueId, BufferId)]) {
-        self.order.push(Draft::Step(step));
+        self.order.push(Draft::Step(Box::new(step)));
         let ready = Some(self.order.len() - 1);
         for (value, buffer) in makes {
             self.places[value.0 as usize] = Place { ready, buffer: Some(*buffer), ..Place::default() };

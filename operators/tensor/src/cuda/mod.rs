@@ -1,6 +1,6 @@
 //! The CUDA backend: a graph becomes a [`Program`], and a device runs it.
 //!
-//! [`lower`] decides everything that can be decided without a device: which kernels there are, what
+//! [`lower()`] decides everything that can be decided without a device: which kernels there are, what
 //! is fused, which buffers live when, how many threads run over what. A [`Program`] is a list of
 //! steps over buffers; what runs it knows no op. `kernel` writes CUDA C++ as text, needs no
 //! header of the toolkit, and compiles with NVRTC alone; the same text compiles with a host compiler
@@ -17,6 +17,8 @@ pub mod layout;
 pub mod lower;
 mod lower_row;
 mod lower_steps;
+#[cfg(test)]
+mod lower_tests;
 pub mod program;
 pub mod scan;
 

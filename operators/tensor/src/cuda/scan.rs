@@ -17,6 +17,8 @@ pub const SCORES_BUFFERS: usize = 2;
 pub const QUERIES_MAX: usize = 512;
 /// Vectors of a tile, at least (but for the last).
 pub const TILE_MIN: usize = SCORES_MAX / QUERIES_MAX;
+/// Tiles begin and end at multiples of this, so that whatever the width, products read aligned.
+const TILE_STEP: usize = 256;
 /// Blocks that keep a device busy: two for each of the 132 processors of an H100.
 const BLOCKS_WANTED: usize = 264;
 /// Lists per query, at most.
@@ -73,7 +75,7 @@ impl Scan {
 
     /// The parts in their order: tiles outside, queries inside.
     pub fn parts(rows: usize, reference_rows: usize) -> impl Iterator<Item = ScanPart> {
-        let tile = (SCORES_MAX / rows.clamp(1, QUERIES_MAX)).max(TILE_MIN);
+        let tile = (SCORES_MAX / rows.clamp(1, QUERIES_MAX)).max(TILE_MIN) / TILE_STEP * TILE_STEP;
         let tiles = if rows == 0 { 0 } else { reference_rows };
         (0..tiles).step_by(tile).flat_map(move |tile_first| {
             (0..rows).step_by(QUERIES_MAX).map(move |query_first| ScanPart {
@@ -92,12 +94,15 @@ mod tests {
 
     #[test]
     fn parts_cover_every_score_once_within_the_bound() {
-        for (rows, vectors) in [(1, 1), (1, 5_000_000), (513, 20_000), (100_000, 9_000), (0, 5), (5, 0)] {
+        for (rows, vectors) in
+            [(1, 1), (1, 5_000_000), (3, 3_000_000), (513, 20_000), (100_000, 9_000), (0, 5), (5, 0)]
+        {
             let mut covered = 0;
             for part in Scan::parts(rows, vectors) {
                 assert!(part.query_count * part.tile_count <= SCORES_MAX, "{part:?}");
                 assert!(part.query_first + part.query_count <= rows, "{part:?}");
                 assert!(part.tile_first + part.tile_count <= vectors, "{part:?}");
+                assert!(part.tile_first % TILE_STEP == 0, "{part:?}");
                 covered += part.query_count * part.tile_count;
             }
             assert_eq!(covered, rows * vectors);

@@ -11,12 +11,16 @@ mod compare;
 mod generate;
 mod graphs;
 mod models;
+#[path = "../nvrtc/mod.rs"]
+mod nvrtc;
 #[cfg(feature = "test-gpu")]
 mod on_device;
 mod oracle;
 mod oracle_backend;
 mod protocol;
 mod random_graphs;
+#[path = "../shim/mod.rs"]
+mod shim;
 mod suite;
 mod tolerance;
 mod value;
@@ -63,4 +67,19 @@ fn the_cpu_conforms() {
 #[test]
 fn the_cpu_agrees_on_minilm() {
     agrees_on_minilm(&CpuBackend::new());
+}
+
+/// What a device would run, kernel by kernel. In two, so that one compiles while the other computes.
+#[test]
+fn the_cuda_kernels_conform_under_the_shim() {
+    cases::run_ops(&shim::ShimBackend).require("cuda kernels, ops");
+}
+
+#[test]
+fn the_cuda_programs_conform_under_the_shim() {
+    let backend = &shim::ShimBackend;
+    graphs::run_graphs(backend).require("cuda kernels, graphs");
+    protocol::run_protocol(backend).require("cuda kernels, plans");
+    random_graphs::run_random(backend, SEEDS).require("cuda kernels, random graphs");
+    models::run_random_model(backend).require("cuda kernels, a model");
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use thalweg_tensor::op::{Op, WeightId};
 use thalweg_tensor::{Element, Graph, ReferenceMatrix, Result, TensorBatch, Weights};
 
-use crate::tolerance::{U16, U32};
+use crate::tolerance::{U16, U16_SMALL, U32};
 use crate::value::Value;
 
 /// A graph with its weights, ready to be asked.
@@ -121,6 +121,11 @@ impl<'a> Oracle<'a> {
 /// What a weight of that size may be off: nothing, or its rounding where all is in `f16`.
 fn stored_slack(element: Element) -> f64 {
     if element == Element::F16 { U16 } else { 0.0 }
+}
+
+/// What a product's sum may be off, however small, where it is stored in `f16` before its activation.
+fn stored_small(element: Element) -> f64 {
+    if element == Element::F16 { U16_SMALL } else { 0.0 }
 }
 
 /// Independent errors together.

@@ -22,7 +22,8 @@
 //! | quantise | 4 | `\|x\| / scale` | may be a product with `127 / max`: a value near a half may round either way |
 //!
 //! Where the element is `f16`, weights and reference matrices may be held in `f16` too, and attention
-//! may round its probabilities to it: one `U16` of the same magnitude more.
+//! may round its probabilities to it: one `U16` of the same magnitude more. A product may store its
+//! sum in `f16` before its activation: `U16_SMALL` more, which counts only where the sum is next to 0.
 
 use thalweg_tensor::op::{Activation, Op, Pooling};
 
@@ -30,6 +31,8 @@ use thalweg_tensor::op::{Activation, Op, Pooling};
 pub const U32: f64 = 1.0 / (1u64 << 24) as f64;
 /// Half the distance between 1 and the next `f16`.
 pub const U16: f64 = 1.0 / (1u64 << 11) as f64;
+/// Half the distance between 0 and the next `f16`.
+pub const U16_SMALL: f64 = 1.0 / (1u64 << 25) as f64;
 /// A result so small may be flushed to zero, or be lost in an intermediate that is.
 pub const FLUSHED: f64 = 1e-36;
 /// How often the slack of a whole graph is taken.

@@ -6,18 +6,22 @@
 #define MMA_THREADS 64
 #define MMA_QUERIES 32
 #define MMA_KEYS 32
+// What the greatest weight is: as great as f16 allows with room to spare, so that small ones do not
+// vanish. The division by their sum takes it away.
+#define WEIGHT_ONE 32768.0f
 
 // c (16 x 8) += a (16 x 16) * b (16 x 8), as `mma.m16n8k16` spreads them over a warp: with g = lane / 4
 // and t = lane % 4, c holds (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
 __device__ inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #ifdef THALWEG_SHIM
   struct Fragments { u32 a[4], b[2]; } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  const Fragments* all = shim_gather_warp(mine);
+  const char* all = shim_exchange(mine);
   int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   for (int i = 0; i < 4; ++i) {
     int row = g + i / 2 * 8, column = 2 * t + i % 2;
     for (int k = 0; k < 16; ++k) {
-      u32 left = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], right = all[column * 4 + k % 8 / 2].b[k / 8];
+      u32 left = shim_lane<Fragments>(all, row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2];
+      u32 right = shim_lane<Fragments>(all, column * 4 + k % 8 / 2).b[k / 8];
       c[i] += half_to_float((u16)(left >> k % 2 * 16)) * half_to_float((u16)(right >> k % 2 * 16));
     }
   }
@@ -104,7 +108,7 @@ __device__ inline void attention_mma(
       #pragma unroll
       for (int i = 0; i < MMA_KEYS / 4; ++i) {
         float& x = score[i / 2][half * 2 + i % 2];
-        x = expf(x - base);
+        x = expf(x - base) * WEIGHT_ONE;
         weights += x;
       }
       sum[half] = sum[half] * scale + reduce<Sum, 4>(weights);

@@ -90,18 +90,24 @@ template <class R, class T>
 __device__ inline void pool_mean(const R& row, float (&v)[R::PER], const T* from, const int* offsets) {
   Tokens<R> tokens(row, offsets);
   bool overflows = false;
-  EACH(j) v[j] = 0.0f;
+  // What each addition loses is carried along (Kahan 1965): rows may be long.
+  float lost[R::PER];
+  EACH(j) v[j] = lost[j] = 0.0f;
   for (int t = 0; t < tokens.count; ++t) {
     float x[R::PER];
     load(row, x, from, tokens.first + (i64)t * R::OUTER, R::N, 0);
-    EACH(j) v[j] += x[j];
+    EACH(j) {
+      float term = x[j] - lost[j], sum = v[j] + term;
+      lost[j] = (sum - v[j]) - term;
+      v[j] = sum;
+    }
   }
   float count = tokens.count > 0 ? (float)tokens.count : 1.0f;
   EACH(j) {
     overflows |= !is_finite(v[j]);
     v[j] /= count;
   }
-  // The sum may be too great where the mean is not.
+  // The sum may be too great where the mean is not; and of infinities nothing is lost.
   if (overflows) {
     EACH(j) v[j] = 0.0f;
     for (int t = 0; t < tokens.count; ++t) {
@@ -156,10 +162,10 @@ __device__ inline int bucket(const float* boundaries, int count, float x) {
 #define GREAT 1e37f
 #define SMALL 1e-30f
 
-template <class R> __device__ inline double norm_in_double(const R& row, const float (&v)[R::PER]) {
+template <class R> __device__ inline double squares_in_double(const R& row, const float (&v)[R::PER]) {
   double sum = 0.0;
   EACH(j) sum += row.has(j) ? (double)v[j] * (double)v[j] : 0.0;
-  return sqrt(reduce<Sum, R::LANES>(sum));
+  return reduce<Sum, R::LANES>(sum);
 }
 
 // The vectors of a warp may differ in whether they need double: what the whole block or warp agrees
@@ -168,17 +174,18 @@ template <int LANES> __device__ inline bool any(bool needs) {
   return reduce<Max, (LANES < 32 ? 32 : LANES)>(needs ? 1.0f : 0.0f) > 0.0f;
 }
 
-template <class R> __device__ inline float norm(const R& row, const float (&v)[R::PER]) {
+// The sum of the squares; 0 only for zeros.
+template <class R> __device__ inline float squares(const R& row, const float (&v)[R::PER]) {
   float sum = 0.0f;
   EACH(j) sum += row.has(j) ? v[j] * v[j] : 0.0f;
   sum = reduce<Sum, R::LANES>(sum);
-  float norm = sqrtf(sum);
   bool needs = !(sum < GREAT && sum > SMALL);
   if (any<R::LANES>(needs)) {
-    float exact = (float)norm_in_double(row, v);
-    if (needs) norm = exact;
+    double exact = squares_in_double(row, v);
+    if (needs) sum = (float)exact;
+    if (sum == 0.0f && exact > 0.0) sum = bits_to_float(1);
   }
-  return norm;
+  return sum;
 }
 
 template <class R>
@@ -188,7 +195,7 @@ __device__ inline void l2_normalise(const R& row, float (&v)[R::PER], float epsi
   sum = reduce<Sum, R::LANES>(sum);
   bool needs = !(sum < GREAT && sum > SMALL);
   if (any<R::LANES>(needs)) {
-    double norm = norm_in_double(row, v);
+    double norm = sqrt(squares_in_double(row, v));
     if (norm < (double)epsilon) norm = epsilon;
     EACH(j) if (needs) v[j] = (float)((double)v[j] / norm);
   }

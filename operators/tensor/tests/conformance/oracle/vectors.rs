@@ -3,7 +3,7 @@
 use thalweg_tensor::op::{Activation, Op, WeightId};
 
 use super::elements::activated;
-use super::{Oracle, in_quadrature, stored_slack, u32s};
+use super::{Oracle, in_quadrature, stored_slack, stored_small, u32s};
 use crate::tolerance::{U32, units};
 use crate::value::Value;
 
@@ -123,7 +123,7 @@ impl Oracle<'_> {
                 }
                 let off = in_quadrature(carried) + magnitude * (own * U32 + stored);
                 let (made, off) = match activation {
-                    Some(activation) => activated(activation, sum, off),
+                    Some(activation) => activated(activation, sum, off + stored_small(x.element)),
                     None => (sum, off),
                 };
                 out.push(made, off);
