@@ -3,6 +3,10 @@
 //! A matrix is packed into panels of as many columns as a tile has, each panel in the order in
 //! which the tile reads it. Nothing is packed per batch: the left matrix is read where it lies.
 //! Bias and activation are applied to a tile while it is in the first cache.
+//!
+//! Why not a crate's product: none takes weights packed beforehand, and for chunks of some hundred
+//! rows packing and unfused passes cost more than half of what the processor can do. `gemm` 0.19 as
+//! it is built here makes 80 GFLOP/s of 144 x 384 x 1536 on one core (AVX2), this 163 (AVX-512).
 
 use super::aligned::Aligned;
 use super::isa::{Isa, kernel};
