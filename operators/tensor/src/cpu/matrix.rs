@@ -5,8 +5,8 @@
 //! Bias and activation are applied to a tile while it is in the first cache.
 //!
 //! Why not a crate's product: none takes weights packed beforehand, and for chunks of some hundred
-//! rows packing and unfused passes cost more than half of what the processor can do. `gemm` 0.19 as
-//! it is built here makes 80 GFLOP/s of 144 x 384 x 1536 on one core (AVX2), this 163 (AVX-512).
+//! rows packing costs a third of what the processor can do. Of 144 x 384 x 1536 on one core, `gemm`
+//! 0.19 makes 80 GFLOP/s with AVX2 and 112 with AVX-512, `matrixmultiply` 55, this 170.
 
 use super::aligned::Aligned;
 use super::isa::{Isa, kernel};
