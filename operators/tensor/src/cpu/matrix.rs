@@ -3,12 +3,16 @@
 //! A matrix is packed into panels of as many columns as a tile has, each panel in the order in
 //! which the tile reads it. Nothing is packed per batch: the left matrix is read where it lies.
 //! Bias and activation are applied to a tile while it is in the first cache.
+//!
+//! Why not a crate's product: none takes weights packed beforehand, and for chunks of some hundred
+//! rows packing costs a third of what the processor can do. Of 144 x 384 x 1536 on one core, `gemm`
+//! 0.19 makes 80 GFLOP/s with AVX2 and 112 with AVX-512, `matrixmultiply` 55, this 170.
 
 use super::aligned::Aligned;
 use super::isa::{Isa, kernel};
 use super::lanes::Lanes;
 use super::rows::activate_rows;
-use super::tile::{Finish, Operands, TILE_VECTORS, tile};
+use super::tile::{Coming, Finish, Operands, TILE_VECTORS, tile};
 use crate::op::Activation;
 
 /// A weight matrix with its bias.
@@ -88,6 +92,9 @@ fn product_of<S: Lanes>(
     for (panel, first) in panels.zip((0..columns).step_by(panel_columns)) {
         let width = panel_columns.min(columns - first);
         let bias = &matrix.bias.as_slice()[first..first + panel_columns];
+        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let coming = &matrix.panels.as_slice()[(first + panel_columns) * depth..];
+        let coming = &coming[..coming.len().min(panel.len())];
         for row in (0..rows).step_by(S::TILE_ROWS) {
             let tile_rows = S::TILE_ROWS.min(rows - row);
             let operands = Operands {
@@ -96,6 +103,7 @@ fn product_of<S: Lanes>(
                 left_stride: depth,
                 right: panel.as_ptr(),
                 right_stride: panel_columns,
+                coming: Coming::part(coming, (row / S::TILE_ROWS, tiles), depth),
             };
             let mut finish =
                 WriteBiased { to: out[row * columns + first..].as_mut_ptr(), stride: columns, width, bias };

@@ -89,3 +89,6 @@ impl Backend for CpuBackend {
         Ok(Box::new(plan::CpuPlan { graph: graph.clone(), program, runner, done: VecDeque::new() }))
     }
 }
+
+#[cfg(test)]
+mod tests;

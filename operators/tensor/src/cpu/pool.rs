@@ -23,24 +23,16 @@ fn pool_rows<S: Lanes>(
     let start = offsets.first().copied().unwrap_or_default();
     for (row, out) in offsets.windows(2).zip(out.chunks_exact_mut(width)) {
         let tokens = &tokens[(row[0] - start) as usize * width..(row[1] - start) as usize * width];
-        let mut vectors = tokens.chunks_exact(width);
-        let Some(first) = vectors.next() else {
+        if tokens.is_empty() {
             out.fill(0.0);
             continue;
-        };
-        out.copy_from_slice(first);
+        }
         match pooling {
-            Pooling::Cls => {}
-            Pooling::Mean => {
-                for vector in vectors {
-                    for (part, other) in out.chunks_mut(S::N).zip(vector.chunks(S::N)) {
-                        let sum = s.add(s.load(part), s.load(other));
-                        s.store(part, sum);
-                    }
-                }
-                super::rows::scale_row(s, out, 1.0 / (row[1] - row[0]) as f32);
-            }
+            Pooling::Cls => out.copy_from_slice(&tokens[..width]),
+            Pooling::Mean => mean(s, tokens, width, out),
             Pooling::Max => {
+                let mut vectors = tokens.chunks_exact(width);
+                out.copy_from_slice(vectors.next().unwrap_or_default());
                 for vector in vectors {
                     for (part, other) in out.chunks_mut(S::N).zip(vector.chunks(S::N)) {
                         let greatest = s.max_or_nan(s.load(part), s.load(other));
@@ -49,5 +41,23 @@ fn pool_rows<S: Lanes>(
                 }
             }
         }
+    }
+}
+
+/// In eight strands, so that a long row's sum is as exact as a short one's.
+#[inline(always)]
+fn mean<S: Lanes>(s: S, tokens: &[f32], width: usize, out: &mut [f32]) {
+    let inverse = s.splat(1.0 / (tokens.len() / width) as f32);
+    for (part, first) in out.chunks_mut(S::N).zip((0..width).step_by(S::N)) {
+        let columns = first..first + part.len();
+        let mut sums = [s.splat(0.0); 8];
+        for eight in tokens.chunks(8 * width) {
+            for (sum, vector) in sums.iter_mut().zip(eight.chunks_exact(width)) {
+                *sum = s.add(*sum, s.load(&vector[columns.clone()]));
+            }
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        let (low, high) = (s.add(s.add(a, b), s.add(c, d)), s.add(s.add(e, f), s.add(g, h)));
+        s.store(part, s.mul(s.add(low, high), inverse));
     }
 }

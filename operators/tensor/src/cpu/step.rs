@@ -179,15 +179,8 @@ impl Step {
                     to,
                 );
             }
-            Kind::MinHash(hashes) => {
-                min_hashes(isa, hashes, view.read(input), view.offsets(input), view.write(output));
-            }
-            Kind::SimHash { keys } => {
-                sim_hashes(isa, keys, view.read(input), view.offsets(input), view.write(output));
-            }
-            Kind::FeatureHash { key } => {
-                let (width, offsets) = (view.width(output), view.offsets(input));
-                feature_hashes(width, *key, view.read(input), offsets, view.write(output));
+            Kind::MinHash(_) | Kind::SimHash { .. } | Kind::FeatureHash { .. } => {
+                self.hash(isa, view, input, output);
             }
             Kind::Bucketise { boundaries } => {
                 elements::bucketise(boundaries, view.read(input), view.write(output));
@@ -195,6 +188,18 @@ impl Step {
             Kind::Narrow { buffer } => {
                 elements::to_f16(view.read(input), view.write_halves(*buffer, input));
             }
+        }
+    }
+
+    fn hash(&self, isa: Isa, view: &View<'_>, input: ValueId, output: ValueId) {
+        let (tokens, offsets) = (view.read(input), view.offsets(input));
+        match &self.kind {
+            Kind::MinHash(hashes) => min_hashes(isa, hashes, tokens, offsets, view.write(output)),
+            Kind::SimHash { keys } => sim_hashes(isa, keys, tokens, offsets, view.write(output)),
+            Kind::FeatureHash { key } => {
+                feature_hashes(view.width(output), *key, tokens, offsets, view.write(output));
+            }
+            _ => {}
         }
     }
 
