@@ -176,6 +176,8 @@ fn byte_pair_tokenizers_work_too() {
         assert_eq!(tokens.values::<i32>().unwrap(), [4, 6, 2, 3, 4, 4, 4]);
         assert_eq!(&tokens.offsets().unwrap()[..], [0, 2, 2, 2, 4, 7]);
     }
+    let used = tokenizers::utils::parallelism::has_parallelism_been_used();
+    assert!(!used, "the thread pool of the whole process was used");
 }
 
 #[test]
