@@ -35,6 +35,7 @@ test: ## formatting, lints, documentation, every test
 
 bench: ## the benchmarks, to a table and benches/out/results.json; ONLY=name,name for a part
 	dev/install services
+	dev/peers
 	$(RELEASE) thalweg-benches
 	$(RELEASED)/thalweg-benches $(ONLY)
 

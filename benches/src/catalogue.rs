@@ -5,7 +5,10 @@ use thalweg_engine::Result;
 use crate::results::Row;
 use crate::sample::{Role, Sample};
 use crate::settings::Settings;
-use crate::{checkpoint_pause, exchange, kafka_read, kafka_tumble, keyed_count, latency, passthrough};
+use crate::{
+    checkpoint_pause, exchange, kafka_read, kafka_tumble, keyed_count, latency, passthrough, tensor_minilm,
+    tensor_normalise, tensor_topk,
+};
 
 /// Rows of a throughput; most values have this unit.
 pub const PER_CORE_SECOND: &str = "events/core-second";
@@ -57,6 +60,9 @@ pub static BENCHES: &[Bench] = &[
     kafka(bench("kafka_read_raw", kafka_read::one_raw, kafka_read::rows_raw)),
     kafka(bench("kafka_read_json", kafka_read::one_json, kafka_read::rows_json)),
     kafka(bench("kafka_tumble", kafka_tumble::one, kafka_tumble::rows)),
+    long(bench("tensor_minilm_cpu", tensor_minilm::one, tensor_minilm::rows), 1),
+    bench("tensor_topk_cpu", tensor_topk::one, tensor_topk::rows),
+    bench("tensor_normalise_cpu", tensor_normalise::one, tensor_normalise::rows),
     long(kafka(bench("latency", latency::one, latency::rows)), 1),
 ];
 

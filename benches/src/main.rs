@@ -17,10 +17,15 @@ mod kafka_world;
 mod keyed_count;
 mod latency;
 mod passthrough;
+mod peers;
 mod pump;
 mod results;
 mod sample;
 mod settings;
+mod tensor_case;
+mod tensor_minilm;
+mod tensor_normalise;
+mod tensor_topk;
 mod turns;
 mod usage;
 

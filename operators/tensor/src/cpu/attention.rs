@@ -8,7 +8,7 @@ use super::aligned::Aligned;
 use super::isa::kernel;
 use super::lanes::Lanes;
 use super::rows::{exponentials, scale_row, softmax_peak};
-use super::tile::{Operands, TILE_VECTORS, Write, tile};
+use super::tile::{Coming, Operands, TILE_VECTORS, Write, tile};
 
 /// Keys of a block, and queries that are taken through all of them together.
 const KEYS: usize = 96;
@@ -205,6 +205,7 @@ fn score_block<S: Lanes>(
                 left_stride: row.width,
                 right: scratch.keys.as_slice()[column..].as_ptr(),
                 right_stride: KEYS,
+                coming: Coming::NOTHING,
             };
             let mut write = Write {
                 to: scores[place * KEYS + column..].as_mut_ptr(),
@@ -276,6 +277,7 @@ fn add_block<S: Lanes>(
                 left_stride: KEYS,
                 right: scratch.values.as_slice()[column..].as_ptr(),
                 right_stride: padded,
+                coming: Coming::NOTHING,
             };
             let vectors = columns.div_ceil(S::N);
             let mut write = match is_first {

@@ -48,8 +48,13 @@ impl Domains<'_> {
     }
 }
 
+/// Bytes that may lie between stages: workers need some too.
+pub(super) fn between_max(limits: &Limits) -> usize {
+    limits.memory_bytes_max / 2
+}
+
 /// Bytes of the buffers between stages for some rows.
-pub(super) fn between_bytes(buffers: &[BufferInfo], domains: &Domains<'_>, rows: &Range<usize>) -> usize {
+fn between_bytes(buffers: &[BufferInfo], domains: &Domains<'_>, rows: &Range<usize>) -> usize {
     let between = buffers.iter().filter(|buffer| buffer.role == Role::Between);
     between.map(|buffer| domains.tensors(buffer.domain, rows) * buffer.bytes).sum()
 }
@@ -72,8 +77,7 @@ pub(super) fn next_part(
     limits: &Limits,
     (start, rows): (usize, usize),
 ) -> Result<Range<usize>, TooLarge> {
-    // Workers need some too.
-    let bytes_max = limits.memory_bytes_max / 2;
+    let bytes_max = between_max(limits);
     let fits = |rows: &Range<usize>| {
         rows.len() <= limits.rows_max.max(1)
             && domains.tokens(rows) <= limits.tokens_max

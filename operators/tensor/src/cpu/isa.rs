@@ -22,20 +22,10 @@ pub(super) enum Set {
 impl Isa {
     /// The best that this machine has.
     pub(crate) fn detect() -> Isa {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if has_avx512() {
-                return Isa(Set::Avx512);
-            }
-            if has_avx2() {
-                return Isa(Set::Avx2);
-            }
-        }
-        Isa(Set::Portable)
+        Isa::all().first().copied().unwrap_or(Isa(Set::Portable))
     }
 
     /// All that this machine has, the best first.
-    #[cfg(test)]
     pub(crate) fn all() -> Vec<Isa> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]

@@ -8,7 +8,7 @@ use super::aligned::Aligned;
 use super::isa::{Isa, kernel};
 use super::lanes::Lanes;
 use super::rows::activate_rows;
-use super::tile::{Finish, Operands, TILE_VECTORS, tile};
+use super::tile::{Coming, Finish, Operands, TILE_VECTORS, tile};
 use crate::op::Activation;
 
 /// A weight matrix with its bias.
@@ -88,6 +88,9 @@ fn product_of<S: Lanes>(
     for (panel, first) in panels.zip((0..columns).step_by(panel_columns)) {
         let width = panel_columns.min(columns - first);
         let bias = &matrix.bias.as_slice()[first..first + panel_columns];
+        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let coming = &matrix.panels.as_slice()[(first + panel_columns) * depth..];
+        let coming = &coming[..coming.len().min(panel.len())];
         for row in (0..rows).step_by(S::TILE_ROWS) {
             let tile_rows = S::TILE_ROWS.min(rows - row);
             let operands = Operands {
@@ -96,6 +99,7 @@ fn product_of<S: Lanes>(
                 left_stride: depth,
                 right: panel.as_ptr(),
                 right_stride: panel_columns,
+                coming: Coming::part(coming, (row / S::TILE_ROWS, tiles), depth),
             };
             let mut finish =
                 WriteBiased { to: out[row * columns + first..].as_mut_ptr(), stride: columns, width, bias };

@@ -49,6 +49,12 @@ impl CpuBackend {
     pub fn new() -> CpuBackend {
         CpuBackend { isa: Isa::detect() }
     }
+
+    /// One for each instruction set that this machine has, the best first: for tests, which hold
+    /// them all to the same meaning.
+    pub fn all() -> Vec<CpuBackend> {
+        Isa::all().into_iter().map(|isa| CpuBackend { isa }).collect()
+    }
 }
 
 impl Default for CpuBackend {
@@ -83,3 +89,6 @@ impl Backend for CpuBackend {
         Ok(Box::new(plan::CpuPlan { graph: graph.clone(), program, runner, done: VecDeque::new() }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,55 +27,77 @@ fn quantise_rows<S: Lanes>(
 ) {
     let made = bytes.chunks_exact_mut(width).zip(scales);
     for (row, (bytes, scale)) in rows.chunks_exact(width).zip(made) {
-        let greatest = greatest_magnitude(s, row);
+        let (mut greatest, squares) = greatest_and_squares(s, row);
+        // Squares overflow long before elements do, and vanish too; and where they are finite no
+        // element was NaN.
+        let is_plain = SAFE_SQUARES.contains(&squares);
+        if !is_plain {
+            greatest = row.iter().fold(0.0, |a, x| if a > x.abs() || a.is_nan() { a } else { x.abs() });
+        }
         let own_scale = greatest / 127.0;
         *scale = match normalise {
             None => own_scale,
+            Some(epsilon) if is_plain => greatest / divisor(squares.sqrt(), epsilon) / 127.0,
             Some(epsilon) => greatest / divisor(norm(s, row), epsilon) / 127.0,
         };
-        // Not so of NaN; a scale that vanishes has no bytes to go with it.
-        if greatest < f32::INFINITY && own_scale > 0.0 && *scale > 0.0 {
-            to_bytes(s, row, own_scale, bytes);
+        if is_plain {
+            to_bytes(s, row, 1.0 / own_scale, bytes);
         } else {
-            bytes.fill(0);
-            if greatest.is_nan() || greatest == f32::INFINITY {
-                *scale = f32::NAN;
-            }
+            to_bytes_carefully(row, own_scale, bytes, scale);
         }
     }
 }
 
-/// `max |x|`, NaN where one is.
+/// Sums of squares of which root and reciprocal are as exact as they can be.
+const SAFE_SQUARES: std::ops::Range<f32> = 1e-24..1e36;
+
+/// How far ahead of what is read memory is asked for, in elements.
+const AHEAD: usize = 1_024;
+
+/// `max |x|` and the sum of squares; the first holds only where the second is finite.
 #[inline(always)]
-fn greatest_magnitude<S: Lanes>(s: S, row: &[f32]) -> f32 {
-    let mut greatest = [s.splat(0.0); 4];
+fn greatest_and_squares<S: Lanes>(s: S, row: &[f32]) -> (f32, f32) {
+    let mut greatest = [s.splat(0.0); 2];
+    let mut squares = [s.splat(0.0); 4];
     let mut fours = row.chunks_exact(4 * S::N);
     for four in &mut fours {
-        for (strand, part) in greatest.iter_mut().zip(four.chunks_exact(S::N)) {
-            *strand = s.max_or_nan(*strand, s.abs(s.load(part)));
+        for (strand, part) in four.chunks_exact(S::N).enumerate() {
+            let x = s.load(part);
+            // The processor looks ahead too, but not beyond a page.
+            s.prefetch(part.as_ptr().wrapping_add(AHEAD));
+            greatest[strand % 2] = s.max(s.abs(x), greatest[strand % 2]);
+            squares[strand] = s.mul_add(x, x, squares[strand]);
         }
     }
     for part in fours.remainder().chunks(S::N) {
-        greatest[0] = s.max_or_nan(greatest[0], s.abs(s.load(part)));
+        let x = s.load(part);
+        greatest[0] = s.max(s.abs(x), greatest[0]);
+        squares[0] = s.mul_add(x, x, squares[0]);
     }
-    let pairs = [s.max_or_nan(greatest[0], greatest[1]), s.max_or_nan(greatest[2], greatest[3])];
-    let all = s.max_or_nan(pairs[0], pairs[1]);
-    // A comparison with itself fails where a lane is NaN.
-    match s.at_least(all, all) == (u32::MAX >> (32 - S::N)) {
-        true => s.greatest(all),
-        false => f32::NAN,
-    }
+    let squares = s.add(s.add(squares[0], squares[1]), s.add(squares[2], squares[3]));
+    (s.greatest(s.max(greatest[0], greatest[1])), s.sum(squares))
 }
 
 #[inline(always)]
-fn to_bytes<S: Lanes>(s: S, row: &[f32], scale: f32, bytes: &mut [i8]) {
-    let scale = s.splat(scale);
-    let (least, greatest) = (s.splat(-127.0), s.splat(127.0));
+fn to_bytes<S: Lanes>(s: S, row: &[f32], inverse: f32, bytes: &mut [i8]) {
+    let inverse = s.splat(inverse);
     for (part, bytes) in row.chunks(S::N).zip(bytes.chunks_mut(S::N)) {
-        // A scale that is no normal number is not exact, so the quotient is held to its range.
-        let quotient = s.max(s.min(s.div(s.load(part), scale), greatest), least);
+        let quotient = s.mul(s.load(part), inverse);
         // SAFETY: the part has as many bytes as are written.
         unsafe { s.store_bytes_to(bytes.as_mut_ptr(), quotient, bytes.len()) };
+    }
+}
+
+/// For vectors of no, tiny, huge and unknown numbers.
+fn to_bytes_carefully(row: &[f32], own_scale: f32, bytes: &mut [i8], scale: &mut f32) {
+    bytes.fill(0);
+    if !own_scale.is_finite() {
+        *scale = f32::NAN;
+    } else if own_scale > 0.0 && *scale > 0.0 {
+        for (byte, x) in bytes.iter_mut().zip(row) {
+            // A scale that is no normal number is not exact, so the quotient is held to its range.
+            *byte = (x / own_scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use arrow::buffer::{Buffer, MutableBuffer};
 
 use super::aligned::Aligned;
 use super::attention::AttentionScratch;
-use super::chunk::{Domains, TooLarge, arena_bytes, between_bytes, cut, next_part};
+use super::chunk::{Domains, TooLarge, arena_bytes, between_max, cut, next_part};
 use super::isa::Isa;
 use super::program::{Chunked, Output, Place, Program, Role, Stage, TopK};
 use super::top_k::{Ask, Reference, TopKScratch};
@@ -21,12 +21,33 @@ pub(super) struct Runner {
     pub(super) pool: Pool,
     pub(super) limits: Limits,
     pub(super) references: Vec<Reference>,
+    shares: Shares,
     workers: Vec<Worker>,
     /// Per buffer, where it is between stages.
     between: Vec<Aligned>,
     bases: Vec<Pointer>,
     chunks: Vec<Range<usize>>,
     top_k: TopKScratch,
+}
+
+/// How the plan's memory is shared out.
+struct Shares {
+    /// The workers' arenas, together.
+    workers: usize,
+    top_k: usize,
+}
+
+impl Shares {
+    /// What is not kept for buffers between stages.
+    fn of(program: &Program, limits: &Limits) -> Shares {
+        let has_between = program.buffers.iter().any(|buffer| buffer.role == Role::Between);
+        let rest = limits.memory_bytes_max - if has_between { between_max(limits) } else { 0 };
+        let top_k = match program.stages.iter().any(|stage| matches!(stage, Stage::TopK(_))) {
+            true => rest / 2,
+            false => 0,
+        };
+        Shares { workers: rest - top_k, top_k }
+    }
 }
 
 /// What one thread works in.
@@ -64,6 +85,7 @@ impl Runner {
             pool,
             limits: limits.clone(),
             references,
+            shares: Shares::of(program, limits),
             workers,
             between,
             bases: Vec::new(),
@@ -134,17 +156,13 @@ impl Runner {
             };
             self.bases.push(base);
         }
-        let kept = between_bytes(&program.buffers, domains, &rows);
-        let bytes_max = self.limits.memory_bytes_max.saturating_sub(kept);
         let bases = std::mem::take(&mut self.bases);
         let part = Part { rows, domains, bases: &bases };
         let mut done = Ok(());
         for stage in &program.stages {
             match stage {
-                Stage::Chunked(stage) => {
-                    done = done.and_then(|()| self.run_chunked(program, stage, &part, bytes_max))
-                }
-                Stage::TopK(stage) if done.is_ok() => self.run_top_k(stage, &part, bytes_max),
+                Stage::Chunked(stage) => done = done.and_then(|()| self.run_chunked(program, stage, &part)),
+                Stage::TopK(stage) if done.is_ok() => self.run_top_k(stage, &part),
                 Stage::TopK(_) => {}
             }
         }
@@ -152,18 +170,12 @@ impl Runner {
         done
     }
 
-    fn run_chunked(
-        &mut self,
-        program: &Program,
-        stage: &Chunked,
-        part: &Part<'_>,
-        bytes_max: usize,
-    ) -> Result<()> {
+    fn run_chunked(&mut self, program: &Program, stage: &Chunked, part: &Part<'_>) -> Result<()> {
         let heads = match stage.head_max {
             0 => 0,
             head => AttentionScratch::bytes_for(head),
         };
-        let threads = self.pool.threads();
+        let (threads, bytes_max) = (self.pool.threads(), self.shares.workers);
         let share = (bytes_max / threads).saturating_sub(heads);
         let largest = cut(stage, part.domains, part.rows.clone(), share, &mut self.chunks) + heads;
         if largest > bytes_max {
@@ -172,9 +184,15 @@ impl Runner {
         }
         // A row that takes more than a worker's share is done by fewer of them.
         let at_once = threads.min(bytes_max.checked_div(largest).unwrap_or(threads)).min(self.chunks.len());
-        for idle in &mut self.workers[at_once.max(1)..] {
-            if largest > share + heads {
-                idle.arena = Aligned::default();
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            // What an earlier batch left may be more than there is for each now.
+            let allowed = match largest - heads <= share {
+                true => share,
+                false if index < at_once => largest - heads,
+                false => 0,
+            };
+            if worker.arena.bytes() > allowed {
+                worker.arena = Aligned::default();
             }
         }
         let (isa, chunks, next) = (self.isa, &self.chunks, AtomicUsize::new(0));
@@ -186,7 +204,7 @@ impl Runner {
         Ok(())
     }
 
-    fn run_top_k(&mut self, stage: &TopK, part: &Part<'_>, bytes_max: usize) {
+    fn run_top_k(&mut self, stage: &TopK, part: &Part<'_>) {
         let reference = &self.references[stage.reference];
         let rows = part.rows.len();
         let base = |buffer: usize| part.bases[buffer].0;
@@ -204,7 +222,7 @@ impl Runner {
                 scores: std::slice::from_raw_parts_mut(base(stage.scores_buffer).cast(), rows * stage.k),
             }
         };
-        self.top_k.run(self.isa, &self.pool, reference, ask, bytes_max);
+        self.top_k.run(self.isa, &self.pool, reference, ask, self.shares.top_k);
     }
 }
 

@@ -23,7 +23,31 @@ pub(super) struct Operands {
     pub(super) left_stride: usize,
     pub(super) right: *const f32,
     pub(super) right_stride: usize,
+    /// What will be read after this tile: brought nearer while it is summed, an element's cache
+    /// line per step of the depth, so that memory is never waited for in one piece.
+    pub(super) coming: Coming,
 }
+
+/// Memory that will be read soon: `step` elements further on with each step of the depth.
+#[derive(Clone, Copy)]
+pub(super) struct Coming {
+    from: *const f32,
+    step: usize,
+}
+
+impl Coming {
+    /// Nothing that is known of.
+    pub(super) const NOTHING: Coming = Coming { from: std::ptr::null(), step: 0 };
+
+    /// The `part`-th of `parts` parts of what is coming, over a tile of this depth.
+    pub(super) fn part(coming: &[f32], (part, parts): (usize, usize), depth: usize) -> Coming {
+        let from = coming.as_ptr().wrapping_add(coming.len() * part / parts);
+        Coming { from, step: coming.len().div_ceil(parts * depth).min(CACHE_LINE) }
+    }
+}
+
+/// Elements of a cache line.
+const CACHE_LINE: usize = 16;
 
 /// Sums a tile of 1 to [`Lanes::TILE_ROWS`] rows and 1 to [`TILE_VECTORS`] vectors.
 ///
@@ -75,7 +99,8 @@ unsafe fn sums<S: Lanes, const ROWS: usize, const VECTORS: usize>(
     s: S,
     operands: Operands,
 ) -> [[S::V; VECTORS]; ROWS] {
-    let Operands { depth, left, left_stride, mut right, right_stride } = operands;
+    let Operands { depth, left, left_stride, mut right, right_stride, coming } = operands;
+    let mut ahead = coming.from;
     let mut tile = [[s.splat(0.0); VECTORS]; ROWS];
     for k in 0..depth {
         // SAFETY: as promised by the caller: within the rows of both.
@@ -91,6 +116,8 @@ unsafe fn sums<S: Lanes, const ROWS: usize, const VECTORS: usize>(
                 }
             }
             right = right.wrapping_add(right_stride);
+            s.prefetch(ahead);
+            ahead = ahead.wrapping_add(coming.step);
         }
     }
     tile

@@ -20,7 +20,7 @@ mod tolerance;
 mod value;
 mod wrong;
 
-use thalweg_tensor::Backend;
+use thalweg_tensor::{Backend, CpuBackend};
 
 /// Random graphs of a run.
 const SEEDS: u64 = 200;
@@ -50,12 +50,15 @@ fn the_oracle_conforms() {
     conforms(&oracle_backend::OracleBackend(oracle_backend::Fault::None));
 }
 
+/// With each instruction set that this machine has.
 #[test]
 fn the_cpu_conforms() {
-    conforms(&thalweg_tensor::CpuBackend::new());
+    for backend in CpuBackend::all() {
+        conforms(&backend);
+    }
 }
 
 #[test]
 fn the_cpu_agrees_on_minilm() {
-    agrees_on_minilm(&thalweg_tensor::CpuBackend::new());
+    agrees_on_minilm(&CpuBackend::new());
 }

@@ -152,4 +152,8 @@ impl Lanes for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehdup_ps(pairs)))
         }
     }
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
 }

@@ -75,6 +75,12 @@ pub(crate) trait Lanes: Copy {
     /// The greatest element, where none is NaN.
     fn greatest(self, a: Self::V) -> f32;
 
+    /// Asks for the cache line at `from`, which need not be readable, to be brought into the second cache.
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        let _ = from;
+    }
+
     /// The first `N` elements, or all with zeros behind them.
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::V {

@@ -6,7 +6,7 @@ use super::nearest::Nearest;
 use super::reference::Reference;
 use crate::cpu::isa::kernel;
 use crate::cpu::lanes::Lanes;
-use crate::cpu::tile::{Finish, Operands, TILE_VECTORS, tile};
+use crate::cpu::tile::{Coming, Finish, Operands, TILE_VECTORS, tile};
 use crate::op::Metric;
 
 /// Rows of a reference, and packed queries.
@@ -33,6 +33,8 @@ fn scan_rows<S: Lanes>(s: S, scan: &Scan<'_>, nearest: &mut Nearest) {
     for row in scan.rows.clone().step_by(S::TILE_ROWS) {
         let rows = S::TILE_ROWS.min(scan.rows.end - row);
         let left = &scan.reference.matrix().vectors()[row * width..(row + rows) * width];
+        let next = (row + rows) * width..scan.rows.end.min(row + 2 * rows) * width;
+        let coming = &scan.reference.matrix().vectors()[next.start.min(next.end)..next.end];
         for panel in 0..panels {
             let operands = Operands {
                 depth: width,
@@ -40,6 +42,8 @@ fn scan_rows<S: Lanes>(s: S, scan: &Scan<'_>, nearest: &mut Nearest) {
                 left_stride: width,
                 right: scan.queries[panel * panel_columns * width..].as_ptr(),
                 right_stride: panel_columns,
+                // The rows that come next are far away in memory.
+                coming: Coming::part(coming, (panel, panels), width),
             };
             let mut offer = Offer {
                 factors: &factors[row..row + rows],
