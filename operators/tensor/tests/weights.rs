@@ -131,8 +131,11 @@ fn the_hash_is_of_what_is_stored_and_not_of_where() {
     let a: (&str, Dtype, &[usize], Vec<u8>) = ("a", Dtype::F32, &[6], f32s(&SIX));
     let b: (&str, Dtype, &[usize], Vec<u8>) = ("b", Dtype::F32, &[1], f32s(&[1.0]));
     let together = Weights::open([write(&directory, "ab", &[a.clone(), b.clone()])]).unwrap();
-    let apart =
-        Weights::open([write(&directory, "b", &[b.clone()]), write(&directory, "a", &[a.clone()])]).unwrap();
+    let apart = Weights::open([
+        write(&directory, "b", std::slice::from_ref(&b)),
+        write(&directory, "a", std::slice::from_ref(&a)),
+    ])
+    .unwrap();
     assert_eq!(together.hash(), apart.hash());
     let shape = Weights::open([write(&directory, "s", &[("a", Dtype::F32, &[2, 3], f32s(&SIX)), b.clone()])]);
     assert_ne!(together.hash(), shape.unwrap().hash());
