@@ -47,3 +47,46 @@ pub const fn feature(token: i32, key: u64, width: usize) -> (usize, i32) {
     let column = ((hash as u32 as u64).wrapping_mul(width as u64) >> 32) as usize;
     (column, if hash >> 63 == 0 { 1 } else { -1 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Made by another program, from the papers' and reference codes' definitions. Signatures that
+    // somebody stored depend on every one of them.
+    #[test]
+    fn golden_vectors() {
+        let mixed = [0, 1, u64::MAX].map(splitmix64);
+        assert_eq!(mixed, [0xe220_a839_7b1d_cdaf, 0x910a_2dec_8902_5cc1, 0xe4d9_7177_1b65_2c20]);
+        assert_eq!([0, 1, 0xdead_beef].map(fmix32), [0, 0x514e_28b7, 0x0de5_c6a9]);
+        let parameters =
+            [(0, 0), (7, 3), (u64::MAX, 127)].map(|(seed, index)| min_hash_parameters(seed, index));
+        let expected = [(0x4d19_7e6f, 0xa706_dd2f), (0xd977_b47d, 0xc49f_16ad), (0x17ad_194f, 0xbe42_355c)];
+        assert_eq!(parameters, expected);
+        let hashes = [0, 101, -1].map(|token| min_hash(token, parameters[1]));
+        assert_eq!(hashes, [0xc8d0_8074, 0x6371_996a, 0x613f_f6a1]);
+        assert_eq!([token_key(0, 0), token_key(7, 3)], [0xa706_dd2f_4d19_7e6f, 0xe880_a903_bcff_6547]);
+        let key = token_key(7, 0);
+        let hashes = [0, 101, -1].map(|token| token_hash(token, key));
+        assert_eq!(hashes, [0x4e6c_cac8_3849_c89a, 0x3ad8_b60b_e8b4_b13f, 0xcd84_8926_d8d6_26ad]);
+        let features = [0, 101, -1, 30_521].map(|token| feature(token, key, 1_000));
+        assert_eq!(features, [(219, 1), (909, 1), (847, -1), (841, -1)]);
+    }
+
+    #[test]
+    fn golden_signature() {
+        let tokens = [101, 2023, 2003, 1037, 102];
+        let signature = [0, 1, 2, 3].map(|index| {
+            let parameters = min_hash_parameters(42, index);
+            tokens.iter().map(|&token| min_hash(token, parameters)).min()
+        });
+        assert_eq!(signature, [0x5008_d4ab, 0x0a05_1029, 0x0a6e_df69, 0x16db_c50c].map(Some));
+    }
+
+    #[test]
+    fn columns_are_within_the_width() {
+        for width in [1, 2, 1_000, u32::MAX as usize] {
+            assert!((0..1_000).all(|token| feature(token, token_key(1, 0), width).0 < width));
+        }
+    }
+}

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Element;
 
 /// A value of a graph, by its place in [`Graph::values`](crate::Graph::values).
@@ -21,7 +23,8 @@ pub struct WeightId(pub u32);
 pub struct ReferenceId(pub u32);
 
 /// What is applied to each element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `max(x, 0)`; NaN stays.
     Relu,
@@ -34,7 +37,8 @@ pub enum Activation {
 }
 
 /// How the tokens of a row become one tensor. A row without tokens gets zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// The mean over the tokens.
     Mean,
@@ -45,7 +49,8 @@ pub enum Pooling {
 }
 
 /// How a query is compared with the vectors of a reference matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Dot product, the greatest first.
     Dot,

@@ -1,7 +1,15 @@
 //! What top-k looks its neighbours up in.
 
-use arrow::buffer::ScalarBuffer;
+use std::path::Path;
 
+use arrow::array::{Array, AsArray};
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Int64Type};
+use bytes::Bytes;
+use half::f16;
+use safetensors::tensor::Dtype;
+
+use crate::safetensors_file::{FileTensor, SafetensorsFile};
 use crate::{Error, Result};
 
 /// Vectors with ids: the rows of a matrix that queries are compared with.
@@ -36,6 +44,90 @@ impl ReferenceMatrix {
         Ok(ReferenceMatrix { name, width, vectors, ids })
     }
 
+    /// Maps a safetensors file with a tensor `vectors` (`[n, d]`, `f32` or `f16`) and perhaps one
+    /// `ids` (`[n]`, `i64`); without it the ids are 0 to n.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged, or has no such tensors; the error names file and tensor.
+    pub fn open(name: impl Into<String>, path: impl AsRef<Path>) -> Result<ReferenceMatrix> {
+        Self::from_file(name.into(), &SafetensorsFile::open(path.as_ref())?)
+    }
+
+    /// The same of a file that is in memory; `file` is its name for errors.
+    ///
+    /// # Errors
+    /// As [`ReferenceMatrix::open`].
+    pub fn from_bytes(name: impl Into<String>, file: &str, bytes: Bytes) -> Result<ReferenceMatrix> {
+        Self::from_file(name.into(), &SafetensorsFile::from_bytes(file, bytes))
+    }
+
+    fn from_file(name: String, file: &SafetensorsFile) -> Result<ReferenceMatrix> {
+        let tensors = file.tensors()?;
+        let find = |wanted: &str| tensors.iter().find(|tensor| tensor.name == wanted);
+        let refuse = |tensor: &str, reason: String| {
+            Error::weights(format!("tensor `{tensor}` of {}", file.name()), reason)
+        };
+        let Some(vectors) = find("vectors") else {
+            return Err(refuse("vectors", "is not there".to_owned()));
+        };
+        let [rows, width] = vectors.dims[..] else {
+            return Err(refuse("vectors", format!("has shape {:?}, not [n, d]", vectors.dims)));
+        };
+        let numbers = match vectors.dtype {
+            Dtype::F32 => aligned(&vectors.data),
+            Dtype::F16 => widened(vectors),
+            other => return Err(refuse("vectors", format!("is of {other:?}, not of f32 or f16"))),
+        };
+        let ids = match find("ids") {
+            None => (0..rows as i64).collect(),
+            Some(ids) if ids.dtype == Dtype::I64 && ids.dims == [rows] => aligned(&ids.data),
+            Some(ids) => {
+                let reason = format!("is {:?}{:?}, not I64[{rows}]", ids.dtype, ids.dims);
+                return Err(refuse("ids", reason));
+            }
+        };
+        ReferenceMatrix::new(name, width, numbers, ids)
+    }
+
+    /// From a column of vectors (`FixedSizeList` of `f32` or `f16`) and perhaps one of ids (`i64`);
+    /// without it the ids are 0 to n.
+    ///
+    /// # Errors
+    /// When a column is of another type, has nulls, or is not as long as the other.
+    pub fn from_columns(
+        name: impl Into<String>,
+        vectors: &dyn Array,
+        ids: Option<&dyn Array>,
+    ) -> Result<ReferenceMatrix> {
+        let name = name.into();
+        let refuse = |reason: String| Error::weights(format!("reference matrix `{name}`"), reason);
+        let DataType::FixedSizeList(_, width) = vectors.data_type() else {
+            let reason = format!("its vectors are of type {}, not FixedSizeList", vectors.data_type());
+            return Err(refuse(reason));
+        };
+        let values = vectors.as_fixed_size_list().values();
+        if vectors.null_count() > 0 || values.null_count() > 0 {
+            return Err(refuse("its vectors have nulls".to_owned()));
+        }
+        let numbers = if let Some(numbers) = values.as_primitive_opt::<Float32Type>() {
+            numbers.values().clone()
+        } else if let Some(numbers) = values.as_primitive_opt::<Float16Type>() {
+            numbers.values().iter().map(|number| number.to_f32()).collect()
+        } else {
+            return Err(refuse(format!("its vectors are of {}, not of f32 or f16", values.data_type())));
+        };
+        let ids = match ids {
+            None => (0..vectors.len() as i64).collect(),
+            Some(ids) if ids.null_count() > 0 => return Err(refuse("its ids have nulls".to_owned())),
+            Some(ids) => match ids.as_primitive_opt::<Int64Type>() {
+                Some(ids) => ids.values().clone(),
+                None => return Err(refuse(format!("its ids are of {}, not of i64", ids.data_type()))),
+            },
+        };
+        let width = *width as usize;
+        ReferenceMatrix::new(name, width, numbers, ids)
+    }
+
     /// Its name in the graph.
     pub fn name(&self) -> &str {
         &self.name
@@ -60,4 +152,16 @@ impl ReferenceMatrix {
     pub fn ids(&self) -> &[i64] {
         &self.ids
     }
+}
+
+/// A file's memory where it is aligned, a copy where it is not.
+fn aligned<T: arrow::datatypes::ArrowNativeType>(data: &Buffer) -> ScalarBuffer<T> {
+    match data.as_ptr().align_offset(align_of::<T>()) {
+        0 => ScalarBuffer::from(data.clone()),
+        _ => ScalarBuffer::from(Buffer::from_slice_ref(data.as_slice())),
+    }
+}
+
+fn widened(tensor: &FileTensor) -> ScalarBuffer<f32> {
+    tensor.data.chunks_exact(2).map(|bytes| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()).collect()
 }

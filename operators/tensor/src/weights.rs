@@ -112,6 +112,27 @@ impl Weights {
         Ok(())
     }
 
+    /// Adds all tensors of others, as when a graph has a model and layers of its own.
+    ///
+    /// # Errors
+    /// When both have a tensor of the same name, and not the same one.
+    pub fn merge(&mut self, others: &Weights) -> Result<()> {
+        for (name, tensor) in &others.tensors {
+            match self.tensors.get(name) {
+                Some(known) if known.dims == tensor.dims && known.data == tensor.data => continue,
+                Some(_) => {
+                    let reason = format!("is another one than {}", self.called(name));
+                    return Err(Error::weights(others.called(name), reason));
+                }
+                None => self.insert(name.clone(), tensor.clone())?,
+            }
+        }
+        for (name, origin) in &others.origins {
+            self.origins.entry(name.clone()).or_insert_with(|| origin.clone());
+        }
+        Ok(())
+    }
+
     /// A tensor.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
