@@ -28,6 +28,7 @@ demo-real: ## the same on two real Kafka brokers and Azurite
 
 test: ## formatting, lints, documentation, every test
 	dev/install services
+	dev/nvrtc fetch
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps

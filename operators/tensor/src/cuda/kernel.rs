@@ -17,7 +17,7 @@ pub struct Kernel {
 
 /// The library files that an entry point stands on, each on `prelude`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Library {
+pub enum Library {
     /// Vectors in registers.
     Row,
     /// Hashes over tokens.
@@ -49,6 +49,11 @@ impl Kernel {
     /// What to compile for this kernel alone.
     pub fn source(&self) -> String {
         source(std::slice::from_ref(self))
+    }
+
+    /// What it stands on.
+    pub fn library(&self) -> Library {
+        self.library
     }
 
     /// The kernel of a parameter list and a body.

@@ -122,7 +122,7 @@ impl SearchShape {
         format!("{metric}, {}, {}, {}", c_type(self.element), self.width, self.k)
     }
 
-    /// Parameters: scores, queries, their norms, vectors, their norms, lists, then the first query,
+    /// Parameters: scores, queries, their squares, vectors, their squares, lists, then the first query,
     /// the tile's first vector, its vectors, and the lists per query.
     pub(crate) fn select(&self) -> Kernel {
         let ty = c_type(self.element);
@@ -132,12 +132,12 @@ impl SearchShape {
             THREADS,
             &format!(
                 "const float* __restrict__ scores, const {ty}* __restrict__ queries, \
-                 const float* __restrict__ norms, const {ty}* __restrict__ vectors, \
+                 const float* __restrict__ squares, const {ty}* __restrict__ vectors, \
                  const float* __restrict__ others, u64* __restrict__ lists, i64 query_first, i64 tile_first, \
                  i64 tile_count, i64 splits"
             ),
             &format!(
-                "  select<{}>(scores, queries, norms, vectors, others, lists, query_first, tile_first, tile_count, \
+                "  select<{}>(scores, queries, squares, vectors, others, lists, query_first, tile_first, tile_count, \
                  splits);\n",
                 self.template()
             ),

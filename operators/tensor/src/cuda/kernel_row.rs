@@ -251,9 +251,9 @@ impl RowKernel {
         self.reduction(a, &format!("l2_normalise(row, OUT, {});", literal(epsilon)))
     }
 
-    /// The vectors' norms.
-    pub(crate) fn norm(&mut self, a: Register) -> Register {
-        self.scalar(&format!("norm(row, {a})"))
+    /// The sums of the vectors' squares.
+    pub(crate) fn squares(&mut self, a: Register) -> Register {
+        self.scalar(&format!("squares(row, {a})"))
     }
 
     /// Values and scales.
@@ -279,15 +279,26 @@ impl RowKernel {
         self.line(&format!("store(row, {a}, {pointer}, {stride}ll, {offset});"));
     }
 
+    /// Elements that a thread reads at once, and threads of a vector: as many elements as alignment
+    /// allows, unless fewer leave fewer threads idle at a vector's end.
+    fn spread(&self) -> (usize, usize) {
+        let n = self.space.n;
+        let lanes = |vector: usize| match self.whole_vectors && n > WARP_ELEMENTS_MAX {
+            true => THREADS as usize,
+            false => n.div_ceil(vector).next_power_of_two().min(32),
+        };
+        let widest = gcd(self.granule, VECTOR_MAX);
+        let narrower = (widest / 2).max(widest.min(4));
+        let held = |vector: usize| n.next_multiple_of(vector * lanes(vector));
+        let vector = if held(narrower) < held(widest) { narrower } else { widest };
+        (vector, lanes(vector))
+    }
+
     /// The kernel, and how it is launched once it has a place in a program.
     pub(crate) fn finish(mut self, place: impl FnOnce(Kernel) -> KernelId) -> Launch {
         let tensors = self.parameter("i64".into(), Argument::Count(self.space.count));
         let Space { n, outer, .. } = self.space;
-        let vector = gcd(self.granule, VECTOR_MAX);
-        let lanes = match self.whole_vectors && n > WARP_ELEMENTS_MAX {
-            true => THREADS as usize,
-            false => n.div_ceil(vector).next_power_of_two().min(32),
-        };
+        let (vector, lanes) = self.spread();
         let chunk = if self.whole_vectors { n } else { n.min(WARP_ELEMENTS_MAX) };
         let parameters: Vec<String> =
             (0..).zip(&self.parameters).map(|(i, (ty, _))| format!("{ty} p{i}")).collect();

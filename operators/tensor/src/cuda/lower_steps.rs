@@ -169,12 +169,12 @@ impl Lowering<'_> {
         let shape = SearchShape { element: ty.element, metric, width: ty.last(), k };
         let queries = self.buffer_of(query);
         let slot = self.reference(reference, shape.width, shape.element);
-        let norms = self.buffer(Size::of(Count::Rows, size_of::<f32>()));
-        let prepare = self.norms(
+        let squares = self.buffer(Size::of(Count::Rows, size_of::<f32>()));
+        let prepare = self.squares(
             Space { count: Count::Rows, outer: 1, n: shape.width },
             shape.element,
             Argument::Buffer(queries),
-            Argument::Buffer(norms),
+            Argument::Buffer(squares),
         );
         self.step(Step::Launch(prepare), &[]);
         let each = SCORES_BUFFERS * SCORES_MAX * size_of::<f32>();
@@ -191,7 +191,7 @@ impl Lowering<'_> {
             arguments: vec![
                 Argument::Buffer(scores),
                 Argument::Buffer(queries),
-                Argument::Buffer(norms),
+                Argument::Buffer(squares),
                 Argument::ReferenceVectors(slot),
                 Argument::ReferenceNorms(slot),
                 Argument::Buffer(lists),
@@ -228,18 +228,18 @@ impl Lowering<'_> {
         }
         let slot = ReferenceSlot(self.references.len());
         let space = Space { count: Count::ReferenceRows(slot), outer: 1, n: width };
-        let (vectors, norms) = (Argument::ReferenceVectors(slot), Argument::ReferenceNorms(slot));
-        let prepare = self.norms(space, element, vectors, norms);
+        let (vectors, squares) = (Argument::ReferenceVectors(slot), Argument::ReferenceNorms(slot));
+        let prepare = self.squares(space, element, vectors, squares);
         self.references.push(ReferenceSpec { reference, width, element, prepare });
         slot
     }
 
-    fn norms(&mut self, space: Space, element: Element, vectors: Argument, norms: Argument) -> Launch {
+    fn squares(&mut self, space: Space, element: Element, vectors: Argument, out: Argument) -> Launch {
         let mut group = RowKernel::new(space);
-        group.notes("norm");
+        group.notes("squares");
         let vector = group.load(vectors, element, space.n, 0);
-        let norm = group.norm(vector);
-        group.store(norm, norms, 1, 0);
+        let squares = group.squares(vector);
+        group.store(squares, out, 1, 0);
         group.finish(|kernel| self.kernel(kernel))
     }
 

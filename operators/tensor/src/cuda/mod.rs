@@ -17,6 +17,8 @@ pub mod layout;
 pub mod lower;
 mod lower_row;
 mod lower_steps;
+#[cfg(test)]
+mod lower_tests;
 pub mod program;
 pub mod scan;
 

@@ -253,7 +253,7 @@ pub enum Argument {
     Constant(ConstantId),
     /// A pointer to a reference's vectors.
     ReferenceVectors(ReferenceSlot),
-    /// A pointer to a reference's norms, `f32`.
+    /// A pointer to a reference's norms, `f32` (what `prepare` keeps of a vector's length).
     ReferenceNorms(ReferenceSlot),
     /// A pointer to a reference's ids, `i64`.
     ReferenceIds(ReferenceSlot),

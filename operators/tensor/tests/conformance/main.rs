@@ -11,12 +11,16 @@ mod compare;
 mod generate;
 mod graphs;
 mod models;
+#[path = "../nvrtc/mod.rs"]
+mod nvrtc;
 #[cfg(feature = "test-gpu")]
 mod on_device;
 mod oracle;
 mod oracle_backend;
 mod protocol;
 mod random_graphs;
+#[path = "../shim/mod.rs"]
+mod shim;
 mod suite;
 mod tolerance;
 mod value;
@@ -59,4 +63,10 @@ fn the_cpu_conforms() {
     for backend in CpuBackend::all() {
         conforms(&backend);
     }
+}
+
+/// What a device would run, kernel by kernel.
+#[test]
+fn the_cuda_kernels_conform_under_the_shim() {
+    conforms(&shim::ShimBackend);
 }

@@ -2,11 +2,6 @@
 // (Milakov, Gimelshein 2018; Dao et al. 2022): the score matrix is never stored.
 // What a token must not see is left out, not weighed with 0: a NaN there stays there.
 
-// Where query, key and value of a token lie: `stride` elements a token, from an offset on.
-template <int STRIDE, int OFFSET> struct Place {
-  static constexpr int stride = STRIDE, offset = OFFSET;
-};
-
 #define QUERIES 32
 #define KEYS 32
 #define QUERIES_OF_WARP (QUERIES / (THREADS / 32))

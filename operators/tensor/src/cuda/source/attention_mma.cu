@@ -12,12 +12,13 @@
 __device__ inline void mma(float (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
 #ifdef THALWEG_SHIM
   struct Fragments { u32 a[4], b[2]; } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  const Fragments* all = shim_gather_warp(mine);
+  const char* all = shim_exchange(mine);
   int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   for (int i = 0; i < 4; ++i) {
     int row = g + i / 2 * 8, column = 2 * t + i % 2;
     for (int k = 0; k < 16; ++k) {
-      u32 left = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], right = all[column * 4 + k % 8 / 2].b[k / 8];
+      u32 left = shim_lane<Fragments>(all, row % 8 * 4 + k % 8 / 2).a[row / 8 + k / 8 * 2];
+      u32 right = shim_lane<Fragments>(all, column * 4 + k % 8 / 2).b[k / 8];
       c[i] += half_to_float((u16)(left >> k % 2 * 16)) * half_to_float((u16)(right >> k % 2 * 16));
     }
   }

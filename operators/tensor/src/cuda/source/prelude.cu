@@ -154,3 +154,8 @@ __device__ inline i64 row_of_token(const int* offsets, i64 rows, i64 token) {
   }
   return low;
 }
+
+// Where attention's query, key or value of a token lies: `stride` elements a token, from an offset on.
+template <int STRIDE, int OFFSET> struct Place {
+  static constexpr int stride = STRIDE, offset = OFFSET;
+};

@@ -156,10 +156,10 @@ __device__ inline int bucket(const float* boundaries, int count, float x) {
 #define GREAT 1e37f
 #define SMALL 1e-30f
 
-template <class R> __device__ inline double norm_in_double(const R& row, const float (&v)[R::PER]) {
+template <class R> __device__ inline double squares_in_double(const R& row, const float (&v)[R::PER]) {
   double sum = 0.0;
   EACH(j) sum += row.has(j) ? (double)v[j] * (double)v[j] : 0.0;
-  return sqrt(reduce<Sum, R::LANES>(sum));
+  return reduce<Sum, R::LANES>(sum);
 }
 
 // The vectors of a warp may differ in whether they need double: what the whole block or warp agrees
@@ -168,17 +168,18 @@ template <int LANES> __device__ inline bool any(bool needs) {
   return reduce<Max, (LANES < 32 ? 32 : LANES)>(needs ? 1.0f : 0.0f) > 0.0f;
 }
 
-template <class R> __device__ inline float norm(const R& row, const float (&v)[R::PER]) {
+// The sum of the squares; 0 only for zeros.
+template <class R> __device__ inline float squares(const R& row, const float (&v)[R::PER]) {
   float sum = 0.0f;
   EACH(j) sum += row.has(j) ? v[j] * v[j] : 0.0f;
   sum = reduce<Sum, R::LANES>(sum);
-  float norm = sqrtf(sum);
   bool needs = !(sum < GREAT && sum > SMALL);
   if (any<R::LANES>(needs)) {
-    float exact = (float)norm_in_double(row, v);
-    if (needs) norm = exact;
+    double exact = squares_in_double(row, v);
+    if (needs) sum = (float)exact;
+    if (sum == 0.0f && exact > 0.0) sum = bits_to_float(1);
   }
-  return norm;
+  return sum;
 }
 
 template <class R>
@@ -188,7 +189,7 @@ __device__ inline void l2_normalise(const R& row, float (&v)[R::PER], float epsi
   sum = reduce<Sum, R::LANES>(sum);
   bool needs = !(sum < GREAT && sum > SMALL);
   if (any<R::LANES>(needs)) {
-    double norm = norm_in_double(row, v);
+    double norm = sqrt(squares_in_double(row, v));
     if (norm < (double)epsilon) norm = epsilon;
     EACH(j) if (needs) v[j] = (float)((double)v[j] / norm);
   }

@@ -117,28 +117,32 @@ template <Metric METRIC, class T, int D> __device__ inline float score_directly(
   }
   if (METRIC == DOT) return (float)product;
   if (METRIC == L2) return (float)distance;
-  return squares == 0.0 || others == 0.0 ? 0.0f : (float)(product / (sqrt(squares) * sqrt(others)));
+  double norms = sqrt(squares) * sqrt(others);
+  return norms == 0.0 ? 0.0f : (float)(product / norms);
 }
 
+// Of the product that the library made, and the sums of the squares of both.
 template <Metric METRIC, class T, int D>
-__device__ inline float score(float product, float norm, float other, const T* query, const T* vector) {
-  if (METRIC == COSINE && (norm == 0.0f || other == 0.0f)) return 0.0f;
-  if (is_nan(norm) || is_nan(other)) return NOT_A_NUMBER;
-  float score = product, size = norm * other;
-  if (METRIC == COSINE) score = product / size;
+__device__ inline float score(float product, float squares, float others, const T* query, const T* vector) {
+  if (is_nan(squares) || is_nan(others)) return NOT_A_NUMBER;
+  float score = product;
+  bool holds = is_finite(product);
+  if (METRIC == COSINE) {
+    if ((squares == 0.0f && others < 1e37f) || (others == 0.0f && squares < 1e37f)) return 0.0f;
+    score = product / (sqrtf(squares) * sqrtf(others));
+    holds = holds && squares < 1e37f && others < 1e37f && squares > 1e-30f && others > 1e-30f;
+  }
   if (METRIC == L2) {
-    score = norm * norm + other * other - 2.0f * product;
+    score = squares + others - 2.0f * product;
     score = score < 0.0f ? 0.0f : score;
   }
-  bool holds = is_finite(score) && is_finite(product);
-  if (METRIC == COSINE) holds = holds && size < 1e37f && size > 1e-30f;
-  return holds ? score : score_directly<METRIC, T, D>(query, vector);
+  return holds && is_finite(score) ? score : score_directly<METRIC, T, D>(query, vector);
 }
 
 // A block per query (x) and list of it (y), which takes its share of the tile.
 template <Metric METRIC, class T, int D, int K>
 __device__ inline void select(
-    const float* scores, const T* queries, const float* norms, const T* vectors, const float* others, u64* lists,
+    const float* scores, const T* queries, const float* squares, const T* vectors, const float* others, u64* lists,
     i64 query_first, i64 tile_first, i64 tile_count, i64 splits) {
   __shared__ u64 slots[SLOTS];
   __shared__ int filled;
@@ -146,7 +150,7 @@ __device__ inline void select(
   i64 begin = blockIdx.y * share, end = begin + share < tile_count ? begin + share : tile_count;
   u64* list = lists + (query * splits + blockIdx.y) * K;
   const float* mine = scores + blockIdx.x * tile_count;
-  float norm = norms[query];
+  float square = squares[query];
   Best<K> best(slots, &filled);
   best.begin(tile_first == 0 ? nullptr : list);
   for (i64 base = begin; base < end; base += ROUND) {
@@ -156,7 +160,7 @@ __device__ inline void select(
       i64 at = base + i * THREADS + threadIdx.x;
       if (at < end) {
         i64 place = tile_first + at;
-        float of = score<METRIC, T, D>(mine[at], norm, others[place], queries + query * D, vectors + place * D);
+        float of = score<METRIC, T, D>(mine[at], square, others[place], queries + query * D, vectors + place * D);
         best.offer(candidate<METRIC>(of, (u32)place));
       }
     }
