@@ -27,7 +27,7 @@ pub struct CudaBackend {
 /// What the plans of a device share.
 pub(super) struct Shared {
     // Kernels and products end before their context.
-    pub(super) kernels: Kernels,
+    pub(super) kernels: Arc<Kernels>,
     pub(super) matmuls: Matmuls,
     uploads: Mutex<Uploads>,
     pub(super) device: Arc<Device>,
@@ -154,9 +154,10 @@ impl Backend for CudaBackend {
 impl Shared {
     fn new(device: &Arc<Device>) -> Result<Shared, Failure> {
         let uploader = Uploader::new(device)?;
+        let kernels = Arc::new(Kernels::new(device, KernelCache::of_the_user())?);
         Ok(Shared {
-            kernels: Kernels::new(device, KernelCache::of_the_user())?,
-            matmuls: Matmuls::new(device.libraries())?,
+            matmuls: Matmuls::new(device.libraries(), &kernels)?,
+            kernels,
             uploads: Mutex::new(Uploads { uploader, constants: Vec::new(), references: Vec::new() }),
             device: Arc::clone(device),
         })

@@ -60,10 +60,9 @@ const LIBRARIES: [Library; 3] = [
     },
 ];
 
-const DRIVER_FUNCTIONS: [&str; 36] = [
+const DRIVER_FUNCTIONS: [&str; 33] = [
     "cuInit",
     "cuDriverGetVersion",
-    "cuGetErrorName",
     "cuGetErrorString",
     "cuDeviceGet",
     "cuDeviceGetCount",
@@ -74,7 +73,6 @@ const DRIVER_FUNCTIONS: [&str; 36] = [
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
-    "cuCtxSynchronize",
     "cuStreamCreate",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
@@ -87,7 +85,6 @@ const DRIVER_FUNCTIONS: [&str; 36] = [
     "cuEventDestroy_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
-    "cuMemGetInfo_v2",
     "cuMemHostAlloc",
     "cuMemFreeHost",
     "cuMemcpyHtoDAsync_v2",
@@ -99,7 +96,7 @@ const DRIVER_FUNCTIONS: [&str; 36] = [
     "cuLaunchKernel",
 ];
 
-const NVRTC_FUNCTIONS: [&str; 9] = [
+const NVRTC_FUNCTIONS: [&str; 8] = [
     "nvrtcVersion",
     "nvrtcCreateProgram",
     "nvrtcCompileProgram",
@@ -108,7 +105,6 @@ const NVRTC_FUNCTIONS: [&str; 9] = [
     "nvrtcGetCUBIN",
     "nvrtcGetProgramLogSize",
     "nvrtcGetProgramLog",
-    "nvrtcGetErrorString",
 ];
 
 const CUBLASLT_FUNCTIONS: [&str; 13] = [

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
@@ -15,7 +15,9 @@ use cudarc::driver::CudaStream;
 use cudarc::driver::sys::CUdeviceptr;
 
 use super::failure::Failure;
+use super::kernels::Kernels;
 use super::libraries::Libraries;
+use super::plain_matmul;
 use crate::Element;
 use crate::cuda::program::Epilogue;
 
@@ -50,7 +52,9 @@ pub(super) struct MatmulAddresses {
 /// cuBLASLt on one device, with the algorithms that it chose before.
 pub(super) struct Matmuls {
     handle: sys::cublasLtHandle_t,
-    chosen: Mutex<HashMap<Question, sys::cublasLtMatmulAlgo_t>>,
+    kernels: Arc<Kernels>,
+    /// None where cuBLASLt has none.
+    chosen: Mutex<HashMap<Question, Option<sys::cublasLtMatmulAlgo_t>>>,
 }
 
 // SAFETY: a cuBLASLt handle may be used by several threads at once (its manual, Thread Safety).
@@ -72,8 +76,9 @@ struct Question {
 const CHOSEN_MAX: usize = 8_192;
 
 impl Matmuls {
-    pub(super) fn new(_: Libraries) -> Result<Matmuls, Failure> {
-        Ok(Matmuls { handle: result::create_handle()?, chosen: Mutex::default() })
+    pub(super) fn new(_: Libraries, kernels: &Arc<Kernels>) -> Result<Matmuls, Failure> {
+        let handle = result::create_handle()?;
+        Ok(Matmuls { handle, kernels: Arc::clone(kernels), chosen: Mutex::default() })
     }
 
     /// Starts a product on the stream.
@@ -91,33 +96,35 @@ impl Matmuls {
         }
         let bucket = MatmulShape { rows: bucket(shape.rows), ..*shape };
         let exact = Prepared::new(shape, at)?;
-        let algorithm = self.algorithm(&bucket, at)?;
+        let unsupported = |started: &Result<(), CublasError>| started.is_err_and(is_unsupported);
         // SAFETY: the caller's promise.
-        let started = unsafe { self.run(&exact, &algorithm, at, stream) };
-        match started {
+        let mut started = unsafe { self.run(&exact, &bucket, at, stream) };
+        if bucket.rows != shape.rows && unsupported(&started) {
             // An algorithm of the bucket that cannot do this very number of rows: ask for its own.
-            Err(CublasError(
-                sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
-                | sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE,
-            )) if bucket.rows != shape.rows => {
-                let algorithm = self.algorithm(shape, at)?;
-                // SAFETY: the caller's promise; nothing was started before.
-                unsafe { self.run(&exact, &algorithm, at, stream) }
-            }
-            started => started,
+            // SAFETY: the caller's promise; nothing was started before.
+            started = unsafe { self.run(&exact, shape, at, stream) };
         }
-        .map_err(|error| Failure::from(error).while_doing(&format!("multiplying {shape:?}")))
+        if unsupported(&started) {
+            // SAFETY: as above.
+            return unsafe { plain_matmul::start(&self.kernels, shape, at, stream) };
+        }
+        started.map_err(|error| Failure::from(error).while_doing(&format!("multiplying {shape:?}")))
     }
 
+    /// Runs the product as it was chosen for `asked`.
+    ///
     /// # Safety
     /// As [`Matmuls::start`].
     unsafe fn run(
         &self,
         prepared: &Prepared,
-        algorithm: &sys::cublasLtMatmulAlgo_t,
+        asked: &MatmulShape,
         at: &MatmulAddresses,
         stream: &CudaStream,
     ) -> Result<(), CublasError> {
+        let Some(algorithm) = self.choice(asked, at)? else {
+            return Err(CublasError(UNSUPPORTED));
+        };
         let (alpha, beta) = (1_f32, 0_f32);
         let pointer = |address: CUdeviceptr| address as usize as *mut c_void;
         // SAFETY: the caller's promise for the matrices; descriptions and scalars live until the
@@ -136,7 +143,7 @@ impl Matmuls {
                 prepared.out.0,
                 pointer(at.out),
                 prepared.out.0,
-                algorithm,
+                &raw const algorithm,
                 pointer(at.workspace),
                 at.workspace_bytes,
                 stream.cu_stream().cast(),
@@ -144,11 +151,11 @@ impl Matmuls {
         }
     }
 
-    fn algorithm(
+    fn choice(
         &self,
         shape: &MatmulShape,
         at: &MatmulAddresses,
-    ) -> Result<sys::cublasLtMatmulAlgo_t, Failure> {
+    ) -> Result<Option<sys::cublasLtMatmulAlgo_t>, CublasError> {
         let question = Question {
             shape: *shape,
             x_alignment: alignment(at.x),
@@ -157,18 +164,20 @@ impl Matmuls {
             workspace_bytes: at.workspace_bytes,
         };
         let chosen = || self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(algorithm) = chosen().get(&question) {
-            return Ok(*algorithm);
+        if let Some(known) = chosen().get(&question) {
+            return Ok(*known);
         }
-        let algorithm = self.choose(&question, at).map_err(|error| {
-            Failure::from(error).while_doing(&format!("choosing an algorithm for {shape:?}"))
-        })?;
+        let choice = match self.choose(&question, at) {
+            Ok(algorithm) => Some(algorithm),
+            Err(error) if is_unsupported(error) => None,
+            Err(error) => return Err(error),
+        };
         let mut chosen = chosen();
         if chosen.len() >= CHOSEN_MAX {
             chosen.clear();
         }
-        chosen.insert(question, algorithm);
-        Ok(algorithm)
+        chosen.insert(question, choice);
+        Ok(choice)
     }
 
     fn choose(
@@ -209,6 +218,14 @@ impl Drop for Matmuls {
         // SAFETY: made by `new`, destroyed here only. There is nothing to be done about a failure.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
+}
+
+const UNSUPPORTED: sys::cublasStatus_t = sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED;
+
+/// Whether there is no algorithm, or this one cannot do it. A value that cuBLASLt calls invalid is not
+/// among them: that is a mistake of ours, and must not hide behind a slow kernel.
+fn is_unsupported(error: CublasError) -> bool {
+    error.0 == UNSUPPORTED
 }
 
 /// The number of rows for which an algorithm is asked: packed batches have any number of tokens,

@@ -27,6 +27,7 @@ mod libraries;
 mod matmul;
 mod memory_budget;
 mod pipeline;
+mod plain_matmul;
 mod plan;
 mod probe;
 mod run;
