@@ -114,6 +114,28 @@ fn running_totals_end_at_the_sums_of_all_rows() {
 }
 
 #[test]
+fn token_buckets_are_as_wide_as_they_say() {
+    let out = tempfile::tempdir().unwrap();
+    let mut last: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for row in lines(&run("token_buckets", out.path()).stdout) {
+        let number = |column: &str| row[column].as_i64().unwrap();
+        last.insert(number("bucket"), (number("completions"), number("tokens")));
+    }
+    assert_eq!(last.values().map(|(completions, _)| completions).sum::<i64>(), 50_000);
+    // 1 to 50, 51 to 200, 201 to 500: a boundary belongs to the bucket below it.
+    let shares = [(0, 50, 1..=50), (1, 150, 51..=200), (2, 300, 201..=500)];
+    assert_eq!(last.len(), shares.len());
+    for (bucket, of_500, sizes) in shares {
+        let (completions, tokens) = last[&bucket];
+        assert!((completions - of_500 * 100).abs() < 1_000, "{bucket}: {completions}");
+        let (least, most) = (sizes.start() * completions, sizes.end() * completions);
+        assert!(least < tokens && tokens < most, "{bucket}: {tokens} in {completions}");
+        let mean = (sizes.start() + sizes.end()) as f64 / 2.0;
+        assert!((tokens as f64 / completions as f64 - mean).abs() < mean / 20.0, "{bucket}: {tokens}");
+    }
+}
+
+#[test]
 fn users_per_minute_counts_every_row_once() {
     let out = tempfile::tempdir().unwrap();
     run("users_per_minute", out.path());

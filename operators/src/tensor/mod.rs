@@ -41,7 +41,7 @@ pub use thalweg_tensor;
 /// What a transform is made of.
 pub use thalweg_tensor::{
     Backend, DeviceChoice, Element, Graph, GraphBuilder, ReferenceMatrix, SentenceEncoder, Tokenizer,
-    Weights, op,
+    Weights, op, spec,
 };
 pub use transform::Transform;
 

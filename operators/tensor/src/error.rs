@@ -57,6 +57,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of a graph that was written down: which of its steps does not fit, counted from 0.
+    pub fn step(&self) -> Option<usize> {
+        let Error::Graph { op, .. } = self else { return None };
+        op.strip_prefix("step ")?.split(' ').next()?.parse().ok()
+    }
+
     pub(crate) fn graph(op: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Graph { op: op.into(), reason: reason.into() }
     }

@@ -16,6 +16,7 @@ use crate::config::{Checker, Place, Placed};
 
 use super::build::edge_of;
 use super::build_aggregation::build_aggregation;
+use super::build_tensor::build_tensor;
 use super::build_transform::{build_embed, build_near_duplicates, build_nearest};
 use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
 
@@ -45,6 +46,7 @@ pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: 
         }
         StepKind::Embed(spec) => build_embed(checker, step, spec, input, &edge),
         StepKind::Nearest(spec) => build_nearest(checker, step, spec, input, &edge),
+        StepKind::Tensor(spec) => build_tensor(checker, step, spec, input, &edge),
         StepKind::NearDuplicates(spec) => build_near_duplicates(checker, step, spec, input, &edge),
         StepKind::Deduplicate { id } => build_deduplicate(checker, step, id, input, &edge),
     }

@@ -66,7 +66,7 @@ pub(super) fn configured(transform: Transform, spec: &TransformSpec) -> Transfor
 }
 
 /// A local directory with the model's files; what is in an object store is fetched into the cache.
-fn model_directory(location: &str) -> Result<PathBuf, String> {
+pub(super) fn model_directory(location: &str) -> Result<PathBuf, String> {
     let is_remote = location.contains("://") || location.starts_with("memory:");
     if !is_remote {
         return Ok(PathBuf::from(location));

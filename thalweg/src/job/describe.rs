@@ -111,6 +111,13 @@ fn step_text(kind: &StepKind) -> String {
         StepKind::Nearest(nearest) => {
             format!("{} nearest of {} to {}", nearest.k, nearest.references.value, nearest.embedding.value)
         }
+        StepKind::Tensor(tensor) => {
+            let names =
+                |named: Vec<&String>| named.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let inputs = names(tensor.graph.inputs.0.iter().map(|(name, _)| name).collect());
+            let outputs = names(tensor.graph.outputs.0.iter().map(|(name, _)| name).collect());
+            format!("{outputs} of {inputs} by {} ops", tensor.graph.steps.len())
+        }
         StepKind::NearDuplicates(near) => {
             let within =
                 near.within.map_or_else(String::new, |within| format!(" within {}", show_duration(within)));

@@ -3,6 +3,7 @@
 use crate::config::{Node, Place, Placed, Table, Value};
 
 use super::read::{placed_text, read_column, read_column_names, read_inputs};
+use super::read_tensor::read_tensor;
 use super::read_transform::{read_embed, read_near_duplicates, read_nearest};
 use super::spec::{AggregateSpec, ComputedSpec, StepKind, StepSpec};
 
@@ -18,9 +19,10 @@ enum Kind {
     Embed,
     NearDuplicates,
     Nearest,
+    Tensor,
 }
 
-const KINDS: [(&str, Kind); 10] = [
+const KINDS: [(&str, Kind); 11] = [
     ("filter", Kind::Filter),
     ("project", Kind::Project),
     ("with_columns", Kind::WithColumns),
@@ -31,6 +33,7 @@ const KINDS: [(&str, Kind); 10] = [
     ("embed", Kind::Embed),
     ("near_duplicates", Kind::NearDuplicates),
     ("nearest", Kind::Nearest),
+    ("tensor", Kind::Tensor),
 ];
 
 /// Where a Kafka source with `metadata: [{header: thalweg-id}]` puts the records' ids.
@@ -55,6 +58,7 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
         Kind::Embed => read_embed(table),
         Kind::NearDuplicates => read_near_duplicates(table),
         Kind::Nearest => read_nearest(table),
+        Kind::Tensor => read_tensor(table),
         Kind::Deduplicate => {
             let id = table.has("id").then(|| read_column(table, "id"));
             let id =

@@ -89,7 +89,7 @@ pub(super) fn read_location(checker: &Checker<'_>, node: &Node) -> Option<Placed
     Some(Placed { value, place: Place::from(node) })
 }
 
-/// What `embed` and `tensor` have in common.
+/// What all transforms have in common.
 pub(super) fn read_transform(table: &Table<'_>) -> Option<TransformSpec> {
     let checker = table.checker();
     let before = checker.count();

@@ -8,7 +8,7 @@ use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
 
 use crate::config::{Place, Placed, Secret};
 
-use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec};
+use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec, TensorSpec};
 
 /// A job file.
 #[derive(Clone, Debug)]
@@ -354,6 +354,8 @@ pub enum StepKind {
     Embed(Box<EmbedSpec>),
     /// Finds rows that are nearly what another row of the key was.
     NearDuplicates(NearDuplicatesSpec),
+    /// Sends rows through a graph of tensor ops.
+    Tensor(Box<TensorSpec>),
     /// Finds the nearest of a reference matrix.
     Nearest(Box<NearestSpec>),
 }

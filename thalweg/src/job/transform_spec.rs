@@ -1,11 +1,12 @@
 //! What a job file says of tensor transforms.
 
 use thalweg_operators::tensor::op::Metric;
+use thalweg_operators::tensor::spec::GraphSpec;
 use thalweg_operators::tensor::{Batching, DeviceChoice, OnBadRow};
 
-use crate::config::Placed;
+use crate::config::{Place, Placed};
 
-/// What `embed` and `tensor` have in common.
+/// What all transforms have in common.
 #[derive(Clone, Debug)]
 pub struct TransformSpec {
     /// `batch`, `max_bytes`, `max_delay`, `buckets`, `ordered`, `in_flight`.
@@ -71,6 +72,29 @@ pub struct NearestSpec {
     pub k: usize,
     /// What near means.
     pub metric: Metric,
+    /// The rest.
+    pub transform: TransformSpec,
+}
+
+/// `kind: tensor`: a graph of ops as it is written down.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    /// `inputs`, `steps` and `outputs`.
+    pub graph: GraphSpec,
+    /// Where each of the graph's steps stands.
+    pub step_places: Vec<Place>,
+    /// `weights`: safetensors files.
+    pub weights: Vec<Placed<String>>,
+    /// `tokenizers`: `tokenizer.json` files, by the names that text inputs call them by.
+    pub tokenizers: Vec<(String, Placed<String>)>,
+    /// `models`: directories of encoders, by the names of their tokenizers and of `encode` steps.
+    pub models: Vec<(String, Placed<String>)>,
+    /// `references`: safetensors files with `vectors` and, perhaps, `ids`.
+    pub references: Vec<(String, Placed<String>)>,
+    /// Whether the models are computed in `f16`.
+    pub is_half: bool,
+    /// How often the references are looked at for new versions, in microseconds; `None`: never.
+    pub reload_every: Option<i64>,
     /// The rest.
     pub transform: TransformSpec,
 }
