@@ -1,13 +1,13 @@
 //! The CPU backend: the graph's meaning, as fast as the processor's vectors and caches allow.
 //!
-//! A plan is a [`program`] of steps. Each thread takes a chunk of rows, small enough for its second
+//! A plan is a `program` of steps. Each thread takes a chunk of rows, small enough for its second
 //! cache, through all steps; so nothing is shared but weights, which are read only, and what is
 //! made in between hardly touches memory. Weights are packed when the graph is compiled, products
-//! are tiles in registers ([`tile`]), what works in place joins the step before it ([`steps`]), and
-//! everything is compiled for AVX-512, for AVX2 and for any machine, chosen at run time ([`isa`]).
+//! are tiles in registers (`tile`), what works in place joins the step before it (`steps`), and
+//! everything is compiled for AVX-512, for AVX2 and for any machine, chosen at run time (`isa`).
 //!
 //! Scratch is kept from batch to batch and bounded by [`Limits`]; the same batch makes the same
-//! bits, whatever the number of threads, as long as memory does not force other cuts ([`chunk`]).
+//! bits, whatever the number of threads, as long as memory does not force other cuts (`chunk`).
 
 mod aligned;
 mod attention;
