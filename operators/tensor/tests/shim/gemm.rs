@@ -12,27 +12,8 @@ pub fn product(input: &[f32], weight: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32>
     let (columns, inner) = (n as isize, k as isize);
     // SAFETY: the three are dense and as large as the dimensions say.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            columns,
-            false,
-            input.as_ptr(),
-            1,
-            inner,
-            weight.as_ptr(),
-            inner,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        let (input, weight, out) = (input.as_ptr(), weight.as_ptr(), out.as_mut_ptr());
+        matrixmultiply::sgemm(m, k, n, 1.0, input, inner, 1, weight, 1, inner, 0.0, out, columns, 1);
     }
     out
 }
