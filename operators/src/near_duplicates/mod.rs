@@ -352,6 +352,7 @@ fn widened(schema: &SchemaRef, batch: &Batch, verdicts: &[Verdict]) -> Result<Ba
     let columns = batch.records().columns().iter().cloned().chain(own).collect();
     Ok(Batch::new(RecordBatch::try_new(schema.clone(), columns)?))
 }
+
 fn id_at(ids: &ArrayRef, row: usize) -> RowId {
     match ids.data_type() {
         DataType::Int64 => RowId::Number(ids.as_primitive::<Int64Type>().value(row)),

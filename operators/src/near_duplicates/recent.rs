@@ -6,14 +6,16 @@ use thalweg_engine::state::StateSize;
 use thalweg_engine::time::Micros;
 
 /// How an output row calls an earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, StateSize)]
+#[state(crate = "thalweg_engine")]
 pub(super) enum RowId {
     Number(i64),
     Text(String),
 }
 
 /// A remembered embedding.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, StateSize)]
+#[state(crate = "thalweg_engine")]
 struct Remembered {
     id: RowId,
     /// When it, or a near-duplicate of it, was last seen.
@@ -24,24 +26,12 @@ struct Remembered {
 }
 
 /// The recent embeddings of a key.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, StateSize)]
+#[state(crate = "thalweg_engine")]
 pub(super) struct Recent {
     remembered: Vec<Remembered>,
     /// When a timer will fire for the key.
     pub timer: Option<Micros>,
-}
-
-impl StateSize for Recent {
-    fn state_size(&self) -> usize {
-        let one = |one: &Remembered| {
-            let text = match &one.id {
-                RowId::Text(text) => text.capacity(),
-                RowId::Number(_) => 0,
-            };
-            size_of::<Remembered>() + one.vector.capacity() + text
-        };
-        size_of::<Self>() + self.remembered.iter().map(one).sum::<usize>()
-    }
 }
 
 /// What is a near-duplicate, and how much is remembered.
