@@ -11,6 +11,8 @@ pub enum Error {
     Graph {
         /// The op's name in the graph.
         op: String,
+        /// Of a graph that was written down: which of its steps it is, counted from 0.
+        step: Option<usize>,
         /// What does not fit, with both shapes.
         reason: String,
     },
@@ -57,14 +59,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Of a graph that was written down: which of its steps does not fit, counted from 0.
-    pub fn step(&self) -> Option<usize> {
-        let Error::Graph { op, .. } = self else { return None };
-        op.strip_prefix("step ")?.split(' ').next()?.parse().ok()
-    }
-
     pub(crate) fn graph(op: impl Into<String>, reason: impl Into<String>) -> Error {
-        Error::Graph { op: op.into(), reason: reason.into() }
+        Error::Graph { op: op.into(), step: None, reason: reason.into() }
     }
 
     pub(crate) fn weights(what: impl Into<String>, reason: impl Into<String>) -> Error {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thalweg_engine::graph::Stream;
 use thalweg_engine::record::EdgeSchema;
 use thalweg_operators::tensor::spec::Parts;
+use thalweg_operators::tensor::thalweg_tensor::Error as TensorError;
 use thalweg_operators::tensor::{
     Artifact, Element, Graph, ReferenceMatrix, ReferenceSource, SentenceEncoder, Tokenizer, Transform,
     Weights,
@@ -120,7 +121,11 @@ fn build_graph(
     match spec.graph.build(&parts) {
         Ok(graph) => Some(graph),
         Err(error) => {
-            let place = error.step().and_then(|index| spec.step_places.get(index)).unwrap_or(&step.place);
+            let index = match error {
+                TensorError::Graph { step, .. } => step,
+                _ => None,
+            };
+            let place = index.and_then(|index| spec.step_places.get(index)).unwrap_or(&step.place);
             checker.mistake(place, error.to_string());
             None
         }

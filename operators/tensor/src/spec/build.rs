@@ -33,28 +33,28 @@ impl GraphSpec {
         let mut build = Build { parts, builder: GraphBuilder::new(), values: BTreeMap::new() };
         for (name, input) in &self.inputs.0 {
             let value =
-                build.input(name, input).map_err(|error| within(&format!("input `{name}`"), error))?;
+                build.input(name, input).map_err(|error| within(format!("input `{name}`"), None, error))?;
             build.values.insert(name.clone(), value);
         }
         for (index, step) in self.steps.iter().enumerate() {
             let place = format!("step {index} `{}`", step.name.names().join(", "));
-            build.step(step).map_err(|error| within(&place, error))?;
+            build.step(step).map_err(|error| within(place, Some(index), error))?;
         }
         for (name, of) in &self.outputs.0 {
             let output = build.value(of).and_then(|value| build.builder.output(name, value));
-            output.map_err(|error| within(&format!("output `{name}`"), error))?;
+            output.map_err(|error| within(format!("output `{name}`"), None, error))?;
         }
         build.builder.build()
     }
 }
 
 /// The error, said of that place.
-fn within(place: &str, error: Error) -> Error {
+fn within(op: String, step: Option<usize>, error: Error) -> Error {
     let reason = match error {
         Error::Graph { reason, .. } => reason,
         other => other.to_string(),
     };
-    Error::graph(place, reason)
+    Error::Graph { op, step, reason }
 }
 
 impl Build<'_> {
