@@ -67,10 +67,6 @@ pub(super) fn configured(transform: Transform, spec: &TransformSpec) -> Transfor
 
 /// A local directory with the model's files; what is in an object store is fetched into the cache.
 pub(super) fn model_directory(location: &str) -> Result<PathBuf, String> {
-    let is_remote = location.contains("://") || location.starts_with("memory:");
-    if !is_remote {
-        return Ok(PathBuf::from(location));
-    }
     let model = Artifact::new(location);
     let required = MODEL_FILES.map(|name| (name, true)).into_iter();
     let files = required.chain(OPTIONAL_MODEL_FILES.map(|name| (name, false)));
