@@ -9,14 +9,12 @@ use thalweg::connectors::sink::Sink;
 use thalweg::engine::graph::{NodeKind, Uid};
 use thalweg::engine::metrics::Registry;
 use thalweg::engine::record::Mode;
-use thalweg::job::spec::{SinkKind, StoreUrl};
+use thalweg::job::spec::SinkKind;
 use thalweg::job::{LoadedJob, load_text, start};
 use thalweg::prelude::RunningJob;
 
 use crate::paced::Pace;
 use crate::ways::{Golden, Site, three_ways};
-
-const CHECKPOINT_INTERVAL: i64 = 10_000;
 
 fn jobs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs")
@@ -48,10 +46,7 @@ impl JobFile {
         let out = Out(site.directory().to_path_buf());
         let mut job =
             load_text(&text, &self.0, &jobs(), &out).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let checkpoint = &mut job.spec.settings.checkpoint;
-        checkpoint.interval = CHECKPOINT_INTERVAL;
-        checkpoint.store.value = StoreUrl(site.store());
-        checkpoint.failures_tolerated = Some(1_000_000);
+        site.prepare(&mut job);
         job
     }
 }
@@ -115,7 +110,7 @@ fn last_of_each(key: &[String], lines: &[String]) -> Vec<String> {
 }
 
 /// The rows of all finished files of a directory, without headers.
-fn file_lines(directory: &Path) -> Vec<String> {
+pub(crate) fn file_lines(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };

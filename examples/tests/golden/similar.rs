@@ -8,13 +8,13 @@ use std::sync::Arc;
 use thalweg::config::Environment as Variables;
 use thalweg::engine::graph::NodeKind;
 use thalweg::engine::metrics::Registry;
-use thalweg::job::spec::StoreUrl;
 use thalweg::job::{LoadedJob, load_text, start};
 use thalweg::operators::tensor::thalweg_tensor::random_encoder::RandomEncoder;
 use thalweg::operators::tensor::{Element, ReferenceMatrix};
 use thalweg::prelude::*;
 use thalweg_examples::similar::{TOPICS, job_files, notices, similar_job, write_topics};
 
+use crate::files::file_lines;
 use crate::paced::Pace;
 use crate::ways::{Golden, Site, three_ways};
 
@@ -81,15 +81,7 @@ impl Golden for InRust<'_> {
         let topics = ReferenceMatrix::read("references", &self.0.topics()).unwrap();
         let shown = similar_job(source, &self.0.encoder(), topics, THRESHOLD).unwrap();
         shown.sink(site.collected("out").exactly_once_sink()).uid("out");
-        let job = Job::new("notices").parallelism(parallelism).checkpoints(&site.store());
-        let job = job.checkpoint_every(10 * MILLI);
-        job.configure(|config| config.coordinator.checkpoint_failures_max = u32::MAX).start(&env).unwrap()
-    }
-
-    fn outputs(&self, site: &Site) -> BTreeMap<String, Vec<String>> {
-        let mut outputs = site.collected_lines();
-        outputs.values_mut().for_each(|lines| lines.sort());
-        outputs
+        site.job("notices", parallelism).start(&env).unwrap()
     }
 }
 
@@ -121,10 +113,7 @@ impl InYaml<'_> {
         let given = Given(self.0, site.directory().to_path_buf());
         let loaded = load_text(&text, "notices", &job_files(), &given);
         let mut job = loaded.unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let checkpoint = &mut job.spec.settings.checkpoint;
-        checkpoint.interval = 10_000;
-        checkpoint.store.value = StoreUrl(site.store());
-        checkpoint.failures_tolerated = Some(1_000_000);
+        site.prepare(&mut job);
         job
     }
 }
@@ -141,20 +130,10 @@ impl Golden for InYaml<'_> {
     }
 
     fn outputs(&self, site: &Site) -> BTreeMap<String, Vec<String>> {
-        BTreeMap::from([("out".to_string(), file_lines(&site.directory().join("notices/out")))])
+        let mut lines = file_lines(&site.directory().join("notices/out"));
+        lines.sort();
+        BTreeMap::from([("out".to_string(), lines)])
     }
-}
-
-fn file_lines(directory: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let mut lines: Vec<String> = files
-        .flat_map(|path| {
-            std::fs::read_to_string(path).unwrap().lines().map(str::to_string).collect::<Vec<_>>()
-        })
-        .collect();
-    lines.sort();
-    lines
 }
 
 #[test]

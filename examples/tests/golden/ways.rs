@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use thalweg::connectors::format::{EncodedRows, Encoder, JsonEncoder};
+use thalweg::job::LoadedJob;
+use thalweg::job::spec::StoreUrl;
 use thalweg::prelude::*;
 
 use crate::paced::Pace;
@@ -36,6 +38,21 @@ impl Site {
         format!("file://{}", self.directory().join("checkpoints").display())
     }
 
+    /// A job in Rust that is started here.
+    pub fn job(&self, name: &str, parallelism: u32) -> Job {
+        let job = Job::new(name).parallelism(parallelism).checkpoints(&self.store());
+        let job = job.checkpoint_every(10 * MILLI);
+        job.configure(|config| config.coordinator.checkpoint_failures_max = u32::MAX)
+    }
+
+    /// The same of a job file.
+    pub fn prepare(&self, job: &mut LoadedJob) {
+        let checkpoint = &mut job.spec.settings.checkpoint;
+        checkpoint.interval = 10 * MILLI;
+        checkpoint.store.value = StoreUrl(self.store());
+        checkpoint.failures_tolerated = Some(1_000_000);
+    }
+
     /// What the sink of this name has collected, over all runs.
     pub fn collected(&self, name: &str) -> Collected {
         self.collected.lock().entry(name.to_string()).or_default().clone()
@@ -62,7 +79,11 @@ pub trait Golden {
     fn start(&self, site: &Site, parallelism: u32, pace: &Pace) -> RunningJob;
 
     /// What it gave, by sink, in an order that does not depend on the run.
-    fn outputs(&self, site: &Site) -> BTreeMap<String, Vec<String>>;
+    fn outputs(&self, site: &Site) -> BTreeMap<String, Vec<String>> {
+        let mut outputs = site.collected_lines();
+        outputs.values_mut().for_each(|lines| lines.sort());
+        outputs
+    }
 }
 
 fn wait_until(what: &str, job: &RunningJob, condition: impl Fn() -> bool) {
