@@ -21,7 +21,7 @@ demo: ## the main job on embedded clusters, through an outage and a kill -9
 	$(RELEASE) demo
 	$(RELEASED)/demo
 
-demo-tensor: ## near-duplicates and nearest topics of package descriptions, with real MiniLM weights (91 MB, fetched once)
+demo-tensor: ## near-duplicates and nearest topics of package descriptions from Kafka, with real MiniLM weights (91 MB, fetched once)
 	dev/install
 	$(RELEASE) demo_tensor
 	set -o pipefail; model=$$(dev/minilm fetch | tail -1) && $(RELEASED)/demo_tensor "$$model"

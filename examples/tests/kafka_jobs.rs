@@ -1,6 +1,6 @@
-//! The job files under `examples/kafka`, as they are, on two embedded clusters and a gateway:
-//! filled, read from both clusters as one, written through Prism, read back; and what becomes of a
-//! record that cannot be decoded.
+//! The jobs over Kafka, as they are, on two embedded clusters and a gateway: filled, read from both
+//! clusters as one, written through Prism, read back; and what becomes of a record that cannot be
+//! decoded.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,7 +17,9 @@ use thalweg::connectors::sink::Sink;
 use thalweg::engine::graph::NodeKind;
 use thalweg::engine::metrics::Registry;
 use thalweg::job::{load_text, start};
+use thalweg::operators::tensor::thalweg_tensor::random_encoder::RandomEncoder;
 use thalweg::prelude::{Collected, JobSummary, Outcome};
+use thalweg_examples::similar::run_demo;
 
 const CLUSTERS: [&str; 2] = ["east", "west"];
 /// Rows that `fill.yaml` writes to each cluster.
@@ -166,4 +168,13 @@ fn a_bad_record_fails_the_job_or_is_dropped_as_the_file_says() {
     assert_eq!(summary.outcome, Outcome::Completed);
     let (_, totals) = world.run("verify", 0, |text| text);
     assert_eq!(totals.len(), 1, "{totals:?}");
+}
+
+/// What `make demo-tensor` runs, with an encoder of random weights: the job in Rust and the job file
+/// read packages from two clusters and write each once, with the same topics.
+#[test]
+fn packages_are_embedded_compared_and_placed_the_same_by_the_job_in_rust_and_the_job_file() {
+    let model = tempfile::tempdir().unwrap();
+    RandomEncoder::default().write(model.path()).unwrap();
+    assert!(run_demo(model.path()).unwrap());
 }

@@ -1,7 +1,7 @@
 //! Finds packages that say nearly the same of themselves: `make demo-tensor`.
 //!
-//! `demo_tensor MODEL` runs `examples/tensor/packages.yaml` over two embedded Kafka clusters with the
-//! sentence encoder of a directory.
+//! `demo_tensor MODEL` runs `packages_job` and `examples/tensor/packages.yaml` over two embedded
+//! Kafka clusters with the sentence encoder of a directory.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,17 +1,25 @@
 //! Texts that say nearly the same: embedded, compared with those seen lately of the same key, placed
-//! among topics. In Rust here, in YAML in `tensor/`; `demo_tensor` runs the latter over two Kafka
+//! among topics. In Rust here, in YAML in `tensor/`; `demo_tensor` runs both over two Kafka
 //! clusters.
 
 mod demo;
 mod job;
+mod packages;
+mod show;
+mod site;
 
 pub use demo::run_demo;
-pub use job::{Notice, notices, similar_job};
+pub use job::{Found, Notice, Package, Places, Search, notices, notices_job, packages_job, similar_job};
 
 use std::path::{Path, PathBuf};
 
 use thalweg::operators::tensor::embed_texts;
 use thalweg::prelude::*;
+
+/// The topic of Kafka that packages come from.
+const INPUT: &str = "packages";
+/// The topic that results go to.
+const OUTPUT: &str = "similar";
 
 /// The topics that texts are placed among, a line each.
 pub const TOPICS: &str = include_str!("../../tensor/topics.txt");

@@ -12,7 +12,7 @@ use thalweg::job::{LoadedJob, load_text, start};
 use thalweg::operators::tensor::thalweg_tensor::random_encoder::RandomEncoder;
 use thalweg::operators::tensor::{Element, ReferenceMatrix};
 use thalweg::prelude::*;
-use thalweg_examples::similar::{TOPICS, job_files, notices, similar_job, write_topics};
+use thalweg_examples::similar::{TOPICS, job_files, notices, notices_job, write_topics};
 
 use crate::files::file_lines;
 use crate::paced::Pace;
@@ -79,7 +79,7 @@ impl Golden for InRust<'_> {
             .source_dyn(Arc::new(pace.hold("notices", Arc::new(notices(&self.0.notices())))))
             .uid("notices");
         let topics = ReferenceMatrix::read("references", &self.0.topics()).unwrap();
-        let shown = similar_job(source, &self.0.encoder(), topics, THRESHOLD).unwrap();
+        let shown = notices_job(source, &self.0.encoder(), topics.into(), THRESHOLD).unwrap();
         shown.sink(site.collected("out").exactly_once_sink()).uid("out");
         site.job("notices", parallelism).start(&env).unwrap()
     }
