@@ -26,6 +26,7 @@ const LISTED: usize = 120;
 pub fn check_storage(storage: &Arc<dyn CheckpointStorage>, directory: &str, scratch: &Path) -> Result<()> {
     objects_come_back(&**storage, directory)?;
     ranges_end_where_the_object_ends(&**storage, directory)?;
+    a_version_changes_with_the_content(&**storage, directory)?;
     put_if_absent_leaves_what_is_there(&**storage, directory)?;
     one_of_many_creates(storage, directory)?;
     large_files_stream(&**storage, directory, scratch)?;
@@ -79,6 +80,26 @@ fn ranges_end_where_the_object_ends(storage: &dyn CheckpointStorage, directory: 
         format!("a range of an empty object gave {read:?}")
     })?;
     storage.delete(&path)
+}
+
+fn a_version_changes_with_the_content(storage: &dyn CheckpointStorage, directory: &str) -> Result<()> {
+    let (path, other) = (format!("{directory}/versioned"), format!("{directory}/beside"));
+    require(storage.version(&path)?.is_none(), || "a missing object has a version".into())?;
+    let mut known = Vec::new();
+    // As long as each other, and one upon the other.
+    for content in ["first", "other", "third"] {
+        storage.put(&path, Bytes::from(content))?;
+        let version = storage.version(&path)?;
+        require(version.is_some(), || "an object has no version".into())?;
+        require(!known.contains(&version), || format!("another content has the version {version:?} again"))?;
+        storage.put(&other, Bytes::from(content))?;
+        let later = storage.version(&path)?;
+        require(later == version, || format!("version {version:?} became {later:?} of itself"))?;
+        known.push(version);
+    }
+    storage.delete(&other)?;
+    storage.delete(&path)?;
+    require(storage.version(&path)?.is_none(), || "a deleted object has a version".into())
 }
 
 fn put_if_absent_leaves_what_is_there(storage: &dyn CheckpointStorage, directory: &str) -> Result<()> {

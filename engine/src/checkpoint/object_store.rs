@@ -191,6 +191,20 @@ impl CheckpointStorage for ObjectStoreStorage {
         })
     }
 
+    fn version(&self, path: &str) -> Result<Option<String>> {
+        let (store, object) = (self.store.clone(), object_path(path)?);
+        self.call("looking at", path, async move {
+            match store.head(&object).await {
+                // Where there is no ETag, what changes with all but the quickest replacement.
+                Ok(head) => {
+                    Ok(Some(head.e_tag.unwrap_or_else(|| format!("{} {}", head.last_modified, head.size))))
+                }
+                Err(StoreError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
         check_prefix(prefix)?;
         let store = self.store.clone();

@@ -73,6 +73,16 @@ pub trait CheckpointStorage: Send + Sync {
     /// An external error that names the path.
     fn get_file(&self, path: &str, local: &Path) -> Result<Option<u64>>;
 
+    /// What an object's content is told apart by: the same while the object stays, another when it
+    /// was replaced by another content. `None` when there is none. Cheap where the store keeps such
+    /// a mark (an ETag); else a hash of the content.
+    ///
+    /// # Errors
+    /// An external error that names the path.
+    fn version(&self, path: &str) -> Result<Option<String>> {
+        Ok(self.get(path)?.map(|content| blake3::hash(&content).to_hex().to_string()))
+    }
+
     /// All objects whose path begins with `prefix` (a directory, ending in `/`), sorted by path.
     ///
     /// # Errors

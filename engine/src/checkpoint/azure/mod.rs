@@ -17,7 +17,8 @@ use std::time::Duration;
 use azure_core::http::{Body, ClientOptions, RetryOptions, StatusCode};
 use azure_core::stream::SeekableStream;
 use azure_storage_blob::models::{
-    BlobClientDownloadOptions, BlobContainerClientListBlobsOptions, BlockBlobClientUploadOptions, HttpRange,
+    BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
+    BlockBlobClientUploadOptions, HttpRange,
 };
 use azure_storage_blob::stream::tokio::FileStream;
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
@@ -238,6 +239,20 @@ impl CheckpointStorage for AzureBlobStorage {
                 }
                 file.flush().await?;
                 Ok(Some(bytes))
+            }
+        })
+    }
+
+    fn version(&self, path: &str) -> Result<Option<String>> {
+        let blob = Arc::new(self.blob(path)?);
+        self.call("looking at", path, self.timeout, move || {
+            let blob = blob.clone();
+            async move {
+                match blob.get_properties(None).await {
+                    Ok(found) => Ok(found.etag()?.map(|etag| etag.to_string())),
+                    Err(error) if is_missing(&error) => Ok(None),
+                    Err(error) => Err(error),
+                }
             }
         })
     }
