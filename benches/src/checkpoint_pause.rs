@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use thalweg_connectors::blackhole::BlackHole;
@@ -17,7 +16,6 @@ use thalweg_engine::state::key_by::KeyBy;
 use thalweg_operators::aggregate::AggregateSpec;
 use thalweg_operators::keyed_aggregate::KeyedAggregate;
 
-use crate::counting_storage::CountingStorage;
 use crate::job::{EVENTS, JobOptions, RunningJob};
 use crate::results::Row;
 use crate::sample::{Role, Sample, percentile};
@@ -57,15 +55,11 @@ pub fn one(_role: Role, _settings: &Settings) -> Result<Sample> {
     each.union_apply(&[&updates], Arc::new(KeyBy::new(vec![0])))
         .apply(KeyedAggregate::new(&[0], aggregates()))
         .sink(BlackHole::new());
-    let written = Arc::new(AtomicU64::new(0));
-    let counted = written.clone();
     let options = JobOptions { interval: Duration::from_secs(10), ..JobOptions::default() };
-    let job = RunningJob::start_storing(&environment, &options, |storage| {
-        Arc::new(CountingStorage::new(storage, counted))
-    })?;
+    let job = RunningJob::start(&environment, &options)?;
     let job = job.wait_until(|job| job.rows_out("events-each") >= KEYS)?;
-    let mut watch = Watch::new(&job, &written);
-    let job = job.wait_until(|job| watch.look(job, &written) >= CHECKPOINTS)?;
+    let mut watch = Watch::new(&job);
+    let job = job.wait_until(|job| watch.look(job) >= CHECKPOINTS)?;
     let flush_waits = job.metrics().total("state_flush_waits_total");
     job.abandon()?;
     let pauses = watch.pauses_ms();
@@ -85,19 +79,19 @@ struct Watch {
     pauses: BTreeMap<String, (i64, Vec<f64>)>,
     completed: i64,
     completed_first: i64,
-    written: u64,
+    written: i64,
     /// What each checkpoint since the beginning has written.
-    bytes: Vec<u64>,
+    bytes: Vec<i64>,
 }
 
 impl Watch {
-    fn new(job: &RunningJob, written: &AtomicU64) -> Watch {
+    fn new(job: &RunningJob) -> Watch {
         let completed = job.metrics().total("checkpoints_completed_total");
         let mut watch = Watch {
             pauses: BTreeMap::new(),
             completed,
             completed_first: completed,
-            written: written.load(Ordering::Relaxed),
+            written: written_bytes(job),
             bytes: Vec::new(),
         };
         for (task, pause) in pauses(job) {
@@ -107,7 +101,7 @@ impl Watch {
     }
 
     /// Takes in what changed; how many checkpoints have completed since the beginning.
-    fn look(&mut self, job: &RunningJob, written: &AtomicU64) -> i64 {
+    fn look(&mut self, job: &RunningJob) -> i64 {
         for (task, pause) in pauses(job) {
             let (last, seen) = self.pauses.entry(task).or_default();
             // Two pauses of exactly the same microseconds would count as one.
@@ -118,7 +112,7 @@ impl Watch {
         }
         let completed = job.metrics().total("checkpoints_completed_total");
         if completed > self.completed {
-            let written = written.load(Ordering::Relaxed);
+            let written = written_bytes(job);
             self.bytes.push(written - self.written);
             self.written = written;
             self.completed = completed;
@@ -140,6 +134,11 @@ impl Watch {
     fn snapshot_bytes(&self, number: usize) -> f64 {
         self.bytes.get(number + 1).map_or(f64::NAN, |bytes| *bytes as f64)
     }
+}
+
+/// What all snapshots have written.
+fn written_bytes(job: &RunningJob) -> i64 {
+    job.metrics().total("checkpoint_written_bytes_total")
 }
 
 fn pauses(job: &RunningJob) -> Vec<(String, i64)> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use thalweg_engine::checkpoint::{CheckpointStorage, ObjectStoreStorage};
+use thalweg_engine::checkpoint::ObjectStoreStorage;
 use thalweg_engine::cluster::{JobConfig, JobHandle, Outcome, start};
 use thalweg_engine::graph::Environment;
 use thalweg_engine::metrics::Registry;
@@ -60,18 +60,6 @@ impl RunningJob {
     /// # Errors
     /// A user error for a graph with mistakes, an external one for a directory that cannot be made.
     pub fn start(environment: &Environment, options: &JobOptions) -> Result<RunningJob> {
-        Self::start_storing(environment, options, |storage| storage)
-    }
-
-    /// Starts it with `wrap` around the store of checkpoints.
-    ///
-    /// # Errors
-    /// As [`RunningJob::start`].
-    pub fn start_storing(
-        environment: &Environment,
-        options: &JobOptions,
-        wrap: impl FnOnce(Arc<dyn CheckpointStorage>) -> Arc<dyn CheckpointStorage>,
-    ) -> Result<RunningJob> {
         let directory = tempfile::tempdir()
             .map_err(|error| Error::external("cannot make a directory").caused_by(error))?;
         let storage =
@@ -85,7 +73,7 @@ impl RunningJob {
         bounds.bytes_max = options.channel_bytes.unwrap_or(bounds.bytes_max);
         let registry = Registry::default();
         let backend = Arc::new(RocksBackend::new(rocks)?);
-        let storage = wrap(Arc::new(storage));
+        let storage = Arc::new(storage);
         let handle = start(environment.build()?, config, storage, backend, registry.clone(), bounds)?;
         Ok(RunningJob { handle, registry, _directory: directory })
     }

@@ -6,7 +6,6 @@
 
 mod catalogue;
 mod checkpoint_pause;
-mod counting_storage;
 mod exchange;
 mod job;
 mod kafka_client;

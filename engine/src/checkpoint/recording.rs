@@ -1,9 +1,10 @@
-//! A store that remembers what was written through it: whoever writes a part of a checkpoint that
+//! A store that remembers what was written through it, and how much: whoever writes a part of a checkpoint that
 //! comes to nothing can say which objects it leaves behind.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,12 +17,13 @@ use crate::Result;
 pub struct RecordingStorage {
     inner: Arc<dyn CheckpointStorage>,
     written: Mutex<Vec<String>>,
+    written_bytes: AtomicU64,
 }
 
 impl RecordingStorage {
     /// Writes to `inner`.
     pub fn new(inner: Arc<dyn CheckpointStorage>) -> RecordingStorage {
-        RecordingStorage { inner, written: Mutex::default() }
+        RecordingStorage { inner, written: Mutex::default(), written_bytes: AtomicU64::new(0) }
     }
 
     /// The paths written so far, in order.
@@ -29,25 +31,44 @@ impl RecordingStorage {
         self.written.lock().clone()
     }
 
+    /// The bytes that were written so far, as far as the store has said so.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
     fn record(&self, path: &str) {
         self.written.lock().push(path.to_owned());
+    }
+
+    fn count(&self, bytes: u64) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 impl CheckpointStorage for RecordingStorage {
     fn put(&self, path: &str, data: Bytes) -> Result<()> {
         self.record(path);
-        self.inner.put(path, data)
+        let bytes = data.len() as u64;
+        self.inner.put(path, data)?;
+        self.count(bytes);
+        Ok(())
     }
 
     fn put_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome> {
         self.record(path);
-        self.inner.put_if_absent(path, data)
+        let bytes = data.len() as u64;
+        let outcome = self.inner.put_if_absent(path, data)?;
+        if outcome == PutOutcome::Created {
+            self.count(bytes);
+        }
+        Ok(outcome)
     }
 
     fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
         self.record(path);
-        self.inner.put_file(path, local)
+        let bytes = self.inner.put_file(path, local)?;
+        self.count(bytes);
+        Ok(bytes)
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
@@ -60,6 +81,10 @@ impl CheckpointStorage for RecordingStorage {
 
     fn get_file(&self, path: &str, local: &Path) -> Result<Option<u64>> {
         self.inner.get_file(path, local)
+    }
+
+    fn version(&self, path: &str) -> Result<Option<String>> {
+        self.inner.version(path)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
@@ -87,5 +112,19 @@ mod tests {
         assert!(recording.put_if_absent("job/b", Bytes::new()).is_err());
         assert!(recording.get("job/c").is_err());
         assert_eq!(recording.written(), ["job/a", "job/b"]);
+    }
+
+    #[test]
+    fn bytes_count_once_they_are_written() {
+        let memory = Arc::new(MemoryStorage::new());
+        let recording = RecordingStorage::new(memory);
+        recording.put("job/a", "four".into()).unwrap();
+        for outcome in [PutOutcome::Created, PutOutcome::Exists] {
+            assert_eq!(recording.put_if_absent("job/b", "five!".into()).unwrap(), outcome);
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "sixsix").unwrap();
+        recording.put_file("job/c", file.path()).unwrap();
+        assert_eq!(recording.written_bytes(), 4 + 5 + 6);
     }
 }

@@ -11,7 +11,7 @@ use crate::metrics::{MetricGroup, Registry};
 use crate::operator::{OpenContext, OutputIndex, SubtaskInfo, Waker};
 use crate::runtime::{
     Chain, ChainLink, Channel, ChannelBounds, EdgeWriter, Head, InputGate, Mailbox, Opener, SourceHead,
-    SourceTime, Target, Task, TaskEnvironment, TaskGauges, TaskRunner,
+    SourceTime, Target, Task, TaskEnvironment, TaskMetrics, TaskRunner,
 };
 use crate::source::ReaderOpenContext;
 use crate::state::RestoredState;
@@ -74,14 +74,11 @@ impl Deployment {
                 ("subtask", id.subtask.to_string()),
                 ("attempt", attempt.to_string()),
             ]);
-            let gauges = TaskGauges {
-                watermark: group.gauge("watermark_us", "The task's watermark, microseconds since the epoch."),
-                pause: group.gauge("checkpoint_pause_us", "How long the last barrier stopped the task."),
-            };
             let opener = self.opener(&id, manifest.cloned(), &channels, waker, operators_woken.clone());
             let environment = self.environment.clone();
             let reports = environment.reports.clone();
-            let task = Task::new(id.clone(), environment, mailbox.clone(), opener, operators_woken, gauges);
+            let metrics = TaskMetrics::new(&group);
+            let task = Task::new(id.clone(), environment, mailbox.clone(), opener, operators_woken, metrics);
             mailboxes.insert(id, mailbox);
             runner.run(slot, task, reports);
         }

@@ -13,8 +13,10 @@ mod element;
 #[cfg(debug_assertions)]
 mod grammar;
 mod input_gate;
+mod mailbox;
 mod source_head;
 mod task;
+mod task_environment;
 mod task_snapshot;
 #[cfg(test)]
 mod task_tests;
@@ -27,7 +29,9 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use edge_writer::EdgeWriter;
 pub use element::Element;
 pub use input_gate::{GateEvent, InputGate};
+pub use mailbox::Mailbox;
 pub use source_head::{HeadEvent, SourceHead, SourceTime};
-pub use task::{Head, Mailbox, Opener, Reports, Task, TaskEnvironment, TaskGauges, TaskPoll};
+pub use task::{Task, TaskPoll};
+pub use task_environment::{Head, Opener, Reports, TaskEnvironment, TaskMetrics};
 pub(crate) use threaded::panic_message;
 pub use threaded::{TaskRunner, TaskSlot, ThreadedRunner};

@@ -24,18 +24,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-
 use super::chain::Chain;
 use super::input_gate::GateEvent;
-use super::source_head::{HeadEvent, SourceHead};
+use super::source_head::HeadEvent;
+use super::task_environment::{Head, Opener, TaskEnvironment, TaskMetrics};
 use super::task_snapshot::TaskSnapshot;
-use super::{Background, Clock, EdgeWriter, Element, InputGate};
-use crate::checkpoint::{CheckpointId, CheckpointStorage, FileHandle};
+use super::{EdgeWriter, Element, Mailbox};
+use crate::checkpoint::{CheckpointId, FileHandle};
 use crate::cluster::{FromTask, TaskId, ToTask};
-use crate::metrics::Gauge;
-use crate::operator::{OutputIndex, Waker};
-use crate::state::StateBackend;
+use crate::operator::OutputIndex;
 use crate::time::Micros;
 use crate::{Context, Error, Result};
 
@@ -53,57 +50,6 @@ pub enum TaskPoll {
     Finished,
 }
 
-/// Commands to a task, in order, and whom to wake for them.
-pub struct Mailbox {
-    commands: Mutex<VecDeque<ToTask>>,
-    waker: Waker,
-}
-
-impl Mailbox {
-    /// An empty mailbox of the task that `waker` wakes.
-    pub fn new(waker: Waker) -> Arc<Mailbox> {
-        Arc::new(Mailbox { commands: Mutex::new(VecDeque::new()), waker })
-    }
-
-    /// Sends a command.
-    pub fn send(&self, command: ToTask) {
-        self.commands.lock().push_back(command);
-        self.waker.wake();
-    }
-}
-
-/// Where a task's messages to the coordinator go.
-pub type Reports = Arc<dyn Fn(TaskId, FromTask) + Send + Sync>;
-
-/// What feeds a task.
-pub enum Head {
-    /// A reader.
-    Source(Box<SourceHead>),
-    /// Channels.
-    Gate(InputGate),
-}
-
-/// What a task needs of its surroundings.
-#[derive(Clone)]
-pub struct TaskEnvironment {
-    /// Processing time.
-    pub clock: Arc<dyn Clock>,
-    /// Where snapshots are written and uploaded.
-    pub background: Arc<dyn Background>,
-    /// Where its messages go.
-    pub reports: Reports,
-    /// Where checkpoints are.
-    pub storage: Arc<dyn CheckpointStorage>,
-    /// Where state lives.
-    pub backend: Arc<dyn StateBackend>,
-    /// The job's directory in the store.
-    pub job_path: Arc<str>,
-}
-
-/// How the task makes its chain when it first runs: restoring state may take long, and belongs on
-/// the task's own thread.
-pub type Opener = Box<dyn FnOnce() -> Result<(Head, Chain, Vec<EdgeWriter>)> + Send>;
-
 /// What a task has once it is open.
 struct Body {
     head: Head,
@@ -120,14 +66,6 @@ enum Passing {
         since: Micros,
     },
     Idle,
-}
-
-/// What a task shows of itself.
-pub struct TaskGauges {
-    /// The current watermark, in microseconds.
-    pub watermark: Gauge,
-    /// How long the last checkpoint made it stand still, in microseconds.
-    pub pause: Gauge,
 }
 
 /// A parallel instance of a chain.
@@ -154,8 +92,7 @@ pub struct Task {
     finishing: bool,
     finished: bool,
     blocked_since: Option<Micros>,
-    watermark: Gauge,
-    pause: Gauge,
+    metrics: TaskMetrics,
 }
 
 impl Task {
@@ -166,9 +103,8 @@ impl Task {
         mailbox: Arc<Mailbox>,
         opener: Opener,
         operators_woken: Arc<AtomicBool>,
-        gauges: TaskGauges,
+        metrics: TaskMetrics,
     ) -> Task {
-        let TaskGauges { watermark, pause } = gauges;
         Task {
             id,
             environment,
@@ -185,8 +121,7 @@ impl Task {
             finishing: false,
             finished: false,
             blocked_since: None,
-            watermark,
-            pause,
+            metrics,
         }
     }
 
@@ -330,7 +265,7 @@ impl Task {
     /// Deals with commands. Returns `false` when the task is to stop at once.
     fn obey(&mut self, body: &mut Body, now: Micros) -> Result<bool> {
         loop {
-            let Some(command) = self.mailbox.commands.lock().pop_front() else { return Ok(true) };
+            let Some(command) = self.mailbox.take() else { return Ok(true) };
             match (command, &mut body.head) {
                 (ToTask::Cancel, _) => return Ok(false),
                 (ToTask::Trigger { checkpoint, known }, Head::Source(_)) => {
@@ -392,7 +327,7 @@ impl Task {
         match gate.next_event()? {
             GateEvent::Batch(input, batch) => body.chain.push_batch(input, batch),
             GateEvent::Watermark(watermark) => {
-                self.watermark.set(watermark.0);
+                self.metrics.watermark.set(watermark.0);
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
             GateEvent::Idle(idle) => self.idle(idle, body)?,
@@ -439,7 +374,7 @@ impl Task {
                 body.chain.push_source_batch(OutputIndex(output), batch, &mut body.edges)?;
             }
             HeadEvent::Watermark(watermark) => {
-                self.watermark.set(watermark.0);
+                self.metrics.watermark.set(watermark.0);
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
             HeadEvent::Idle(idle) => self.idle(idle, body)?,
@@ -526,13 +461,13 @@ impl Task {
         for edge in &mut body.edges {
             edge.barrier(checkpoint)?;
         }
-        self.pause.set(self.environment.clock.now() - since);
+        self.metrics.pause.set(self.environment.clock.now() - since);
         match frozen {
             Ok(frozen) => {
                 let (environment, id) = (self.environment.clone(), self.id.clone());
-                let finished = self.data_ended;
+                let (finished, written) = (self.data_ended, self.metrics.written.clone());
                 let upload = move || {
-                    let message = frozen.upload(&environment, &id, &known, finished);
+                    let message = frozen.upload(&environment, &id, &known, finished, &written);
                     (environment.reports)(id, message);
                 };
                 let name = format!("snapshot {checkpoint} {}", self.id);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Chain;
-use super::task::{Head, TaskEnvironment};
+use super::task_environment::{Head, TaskEnvironment};
 use crate::checkpoint::{
     CheckpointId, FileHandle, RecordingStorage, SnapshotPart, SnapshotSite, SnapshotTask,
 };
 use crate::cluster::{FromTask, TaskId};
 use crate::graph::Uid;
+use crate::metrics::Counter;
 use crate::source::SplitState;
 use crate::time::Micros;
 use crate::{Context, Result};
@@ -54,6 +55,7 @@ impl TaskSnapshot {
         id: &TaskId,
         known: &Arc<BTreeMap<String, FileHandle>>,
         finished: bool,
+        written_bytes: &Counter,
     ) -> FromTask {
         let TaskSnapshot { checkpoint, operators, released } = self;
         let storage = Arc::new(RecordingStorage::new(environment.storage.clone()));
@@ -83,6 +85,7 @@ impl TaskSnapshot {
             }
             parts.push((uid, all));
         }
+        written_bytes.add(storage.written_bytes());
         let written = storage.written();
         match made {
             Ok(()) => FromTask::Acknowledged { checkpoint, parts, released, finished, written },

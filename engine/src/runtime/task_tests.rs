@@ -78,7 +78,7 @@ fn task(
         job_path: "job".into(),
     };
     let metrics = Registry::default().group(Vec::new());
-    let gauges = TaskGauges { watermark: metrics.gauge("w", "."), pause: metrics.gauge("p", ".") };
+    let shown = TaskMetrics::new(&metrics);
     let opener: Opener = Box::new(move || {
         let waker = Waker::new(|| {});
         let link = ChainLink {
@@ -93,7 +93,7 @@ fn task(
         let gate = InputGate::new(vec![(0, from)], &waker);
         Ok((Head::Gate(gate), Chain::new(vec![link], Vec::new(), 1), to.into_iter().map(edge).collect()))
     });
-    Task::new(id, environment, mailbox, opener, Arc::new(AtomicBool::new(false)), gauges)
+    Task::new(id, environment, mailbox, opener, Arc::new(AtomicBool::new(false)), shown)
 }
 
 /// What a scribe hears of the second barrier, which waits in its task's channel; `commands` come

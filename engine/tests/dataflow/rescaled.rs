@@ -101,6 +101,8 @@ fn so_they_do_on_threads_and_rocksdb() {
         let mut wanted = Outcome::Completed;
         if run < PARALLELISMS.len() - 1 {
             wait_for_checkpoint(&job);
+            let written = job.metrics().total("checkpoint_written_bytes_total");
+            assert!(written > 0, "counts are state, and a checkpoint wrote {written} bytes");
             job.stop();
             wanted = Outcome::Stopped;
         }
