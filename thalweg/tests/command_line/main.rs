@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod running;
+mod stored_models;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use running::{rows_of, start};
 
 fn thalweg(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_thalweg")).args(arguments).env_remove("THALWEG_LOG").output().unwrap()
@@ -63,79 +66,11 @@ sinks:
   files: {kind: file, input: numbers, path: out, format: json}
 ";
 
-struct Running {
-    child: std::process::Child,
-    log: std::thread::JoinHandle<String>,
-    address: String,
-}
-
-/// Starts a job and waits until its metrics are served.
-fn start(directory: &Path, job: &str) -> Running {
-    std::fs::write(directory.join("job.yaml"), job).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
-        .args(["run", "job.yaml", "--metrics-addr", "127.0.0.1:0", "--log-format", "json"])
-        .current_dir(directory)
-        .env_remove("THALWEG_LOG")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut seen = String::new();
-    let address = loop {
-        let line = log.next().expect("the job ended before it served metrics").unwrap();
-        seen.push_str(&line);
-        seen.push('\n');
-        if let Ok(entry) = serde_json::from_str::<serde_json::Value>(&line)
-            && let Some(address) = entry["address"].as_str()
-        {
-            break address.to_string();
-        }
-    };
-    let log = std::thread::spawn(move || {
-        for line in log.map_while(Result::ok) {
-            seen.push_str(&line);
-            seen.push('\n');
-        }
-        seen
-    });
-    Running { child, log, address }
-}
-
-impl Running {
-    fn metric(&self, name: &str) -> i64 {
-        let mut connection = std::net::TcpStream::connect(&self.address).unwrap();
-        write!(connection, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).unwrap();
-        let series = answer.lines().filter(|line| line.starts_with(&format!("thalweg_{name}{{")));
-        series.filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok()).sum()
-    }
-
-    /// Waits until a metric is at least `least`.
-    fn wait_for(&self, metric: &str, least: i64) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.metric(metric) < least {
-            assert!(Instant::now() < deadline, "{metric} below {least} for a minute");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the child is ours and has not been waited for.
-        unsafe { libc::kill(self.child.id() as i32, signal) };
-    }
-
-    fn end(mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().unwrap();
-        (status.code(), self.log.join().unwrap())
-    }
-}
-
 #[test]
 fn a_signal_takes_a_last_checkpoint_and_the_next_run_goes_on_without_a_gap() {
     let directory = tempfile::tempdir().unwrap();
     for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
-        let running = start(directory.path(), ENDLESS);
+        let running = start(directory.path(), ENDLESS, &[]);
         // Two, so that there is something to go on from.
         running.wait_for("checkpoints_completed_total", 2);
         running.signal(signal);
@@ -143,15 +78,8 @@ fn a_signal_takes_a_last_checkpoint_and_the_next_run_goes_on_without_a_gap() {
         assert_eq!(exit, Some(code), "{log}");
         assert!(log.contains("stopped after a last checkpoint"), "{log}");
     }
-    let mut ids: Vec<u64> = Vec::new();
-    for entry in std::fs::read_dir(directory.path().join("out")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            let text = std::fs::read_to_string(path).unwrap();
-            let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-            ids.extend(rows.map(|row| row["id"].as_u64().unwrap()));
-        }
-    }
+    let mut ids: Vec<u64> =
+        rows_of(&directory.path().join("out")).iter().map(|row| row["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();
     assert!(ids.len() > 100, "{}", ids.len());
     assert!(
@@ -180,11 +108,11 @@ sinks:
 fn a_second_signal_leaves_at_once_though_the_last_checkpoint_cannot_complete() {
     for signals in [[libc::SIGINT, libc::SIGINT], [libc::SIGTERM, libc::SIGTERM]] {
         let directory = tempfile::tempdir().unwrap();
-        let mut running = start(directory.path(), STUCK);
+        let mut running = start(directory.path(), STUCK, &[]);
         running.wait_for("rows_in_total", 1);
         running.signal(signals[0]);
         running.wait_for("stop_signals_total", 1);
-        assert_eq!(running.child.try_wait().unwrap(), None, "it left without its last checkpoint");
+        assert!(running.runs(), "it left without its last checkpoint");
         running.signal(signals[1]);
         let (exit, log) = running.end();
         assert_eq!(exit, Some(3), "{log}");
