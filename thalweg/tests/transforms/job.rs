@@ -15,7 +15,7 @@ use thalweg::prelude::*;
 
 use crate::tap::Tap;
 
-pub const ROWS: usize = 150;
+pub const ROWS: usize = 180;
 /// Rows are dealt to so many splits in turn.
 const SPLITS: i64 = 3;
 const WORDS: [&str; 12] =
@@ -141,7 +141,7 @@ impl Gathering {
             embed: Batching { buckets, ordered, ..embed },
             nearest,
             source_rows: 1 + order.below(6),
-            every: 500 + order.below(3_000) as Micros,
+            every: 500 + order.below(12_000) as Micros,
         }
     }
 }
