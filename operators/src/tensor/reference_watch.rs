@@ -28,7 +28,9 @@ pub(super) struct References {
 pub enum ReferenceSource {
     /// It stays as it is.
     Given(Arc<ReferenceMatrix>),
-    /// A safetensors file, local or in an object store, that is looked at now and then.
+    /// A safetensors file, local or in an object store, that is looked at now and then. It is copied
+    /// before it is read, so it may be replaced in any way; by renaming is best, for a file that is
+    /// half written is refused only if it shows.
     Watched {
         /// The file.
         file: Artifact,

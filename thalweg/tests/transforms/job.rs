@@ -125,6 +125,8 @@ pub struct Gathering {
     pub source_rows: usize,
     /// How often the reference is looked at.
     pub every: Micros,
+    /// Whether batches are computed on threads of their own, which no seed decides over.
+    pub is_threaded: bool,
 }
 
 impl Gathering {
@@ -142,6 +144,7 @@ impl Gathering {
             nearest,
             source_rows: 1 + order.below(6),
             every: 500 + order.below(12_000) as Micros,
+            is_threaded: false,
         }
     }
 }
@@ -166,7 +169,11 @@ pub fn graph(
         .uid("said")
         .watermarks("at", WatermarkStrategy::bounded_out_of_order(0));
     let embed = Transform::embed("text", &world.encoder).unwrap().batching(gathering.embed.clone());
-    let embed = embed.device(DeviceChoice::Cpu).inline();
+    let on_cpu = |transform: Transform| match gathering.is_threaded {
+        true => transform.device(DeviceChoice::Cpu),
+        false => transform.device(DeviceChoice::Cpu).inline(),
+    };
+    let embed = on_cpu(embed);
     let texts = said.apply(read).uid("read").transform(embed).uid("embed").apply(embedded).uid("embedded");
     let near = NearDuplicates::new("id", "embedding").threshold(0.9998).keep(4).within(4_000);
     let compared = near.on(&texts.key_by(&["key"])).uid("near");
@@ -175,8 +182,7 @@ pub fn graph(
     let width = world.encoder.width();
     let nearest = Transform::nearest("embedding", Element::F32, width, NEIGHBOURS, Metric::Cosine).unwrap();
     let nearest = nearest.reference("references", watched).batching(gathering.nearest.clone());
-    let nearest = nearest.device(DeviceChoice::Cpu).inline();
-    let all = compared.transform(nearest).uid("nearest").apply(placed).uid("placed");
+    let all = compared.transform(on_cpu(nearest)).uid("nearest").apply(placed).uid("placed");
     all.sink(out.exactly_once_sink()).uid("out");
     env.build().unwrap()
 }

@@ -2,15 +2,18 @@
 //! transforms` replays it alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use thalweg::engine::checkpoint::fault::{Fault, FaultPlan, FaultyStorage};
 use thalweg::engine::checkpoint::{JobLayout, MemoryStorage};
-use thalweg::engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
+use thalweg::engine::cluster::{
+    JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate, start,
+};
+use thalweg::engine::metrics::Registry;
 use thalweg::engine::runtime::{ChannelBounds, ManualClock};
-use thalweg::engine::state::{MapBackend, RocksBackend, RocksConfig, StateBackend};
+use thalweg::engine::state::{MapBackend, RocksBackend, RocksConfig};
 use thalweg::prelude::*;
 
 use crate::job::{Answer, Files, Gathering, ROWS, World, answers, graph, times, versions};
@@ -85,8 +88,8 @@ fn faults(seed: u64, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan
 
 /// The reference's file, replaced when so many rows were read.
 struct Replacing {
-    path: std::path::PathBuf,
-    next: std::path::PathBuf,
+    path: PathBuf,
+    next: PathBuf,
     in_place: bool,
     rows: AtomicUsize,
     at_row: usize,
@@ -128,6 +131,81 @@ fn taps(world: &Arc<World>, replacing: &Arc<Replacing>, trail: &Trail) -> [Tap; 
     [read, embedded, placed]
 }
 
+/// What lies there before a run: the reference, copies of it, and checkpoints.
+struct Site {
+    local: tempfile::TempDir,
+    storage: Arc<MemoryStorage>,
+    /// Of the two versions.
+    hashes: [String; 2],
+}
+
+/// Which version a run goes on with.
+struct Restored {
+    version: i64,
+    in_file: i64,
+    /// The checkpoint names another, which is no longer to be had.
+    is_lost: bool,
+}
+
+impl Site {
+    fn new(world: &World) -> Site {
+        let (local, storage) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStorage::default()));
+        let paths = ["reference", "next"].map(|name| local.path().join(name));
+        world.references.iter().zip(&paths).for_each(|(matrix, path)| matrix.write(path).unwrap());
+        Site { local, storage, hashes: paths.map(|path| hash(&path)) }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.local.path().join(name)
+    }
+
+    /// The checkpoint's version, if it is still to be had: at times the cache is gone.
+    fn restored(&self, order: &mut SeededOrder) -> Restored {
+        let version = |of: &str| 1 + self.hashes.iter().position(|hash| hash == of).unwrap() as i64;
+        let in_file = version(&hash(&self.at("reference")));
+        let named = saved(&*self.storage, JOB, "nearest").map_or(in_file, |hash| version(&hash));
+        if order.below(if named == in_file { 6 } else { 3 }) == 0 {
+            let _ = std::fs::remove_dir_all(self.at("cache"));
+        }
+        let copy = self.at("cache").join("blobs").join(&self.hashes[named as usize - 1]);
+        let is_lost = named != in_file && !copy.exists();
+        Restored { version: if is_lost { in_file } else { named }, in_file, is_lost }
+    }
+}
+
+/// One run, to its end or to a crash.
+struct Run<'a> {
+    site: &'a Site,
+    clock: &'a ManualClock,
+    number: u64,
+    is_on_rocksdb: bool,
+    parallelism: u32,
+}
+
+impl Run<'_> {
+    fn simulate(self, graph: Graph, order: &mut SeededOrder, seen: &Seen) -> (Result<Simulated>, String) {
+        let quiet = self.number >= QUIET_FROM;
+        let interval = (2 + order.below(12) as Micros) * MILLI;
+        let per_thousand = if quiet { 0 } else { order.below(90) };
+        let plan = faults(order.next_u64(), per_thousand, seen.faults.clone());
+        let layout = JobLayout::new(JOB).unwrap();
+        let state = self.site.at(&format!("state-{}", self.number));
+        let setup = SimulationSetup {
+            seed: order.next_u64(),
+            crash_at: (!quiet).then(|| 100 + order.below(1_000) as u64),
+            steps_max: 300_000,
+            clock: self.clock.clone(),
+            storage: Arc::new(FaultyStorage::new(self.site.storage.clone(), layout, plan)),
+            backend: match self.is_on_rocksdb {
+                true => Arc::new(RocksBackend::new(RocksConfig::new(state).simulated()).unwrap()),
+                false => Arc::new(MapBackend::new(state)),
+            },
+            bounds: ChannelBounds { rows_max: 1 + order.below(60), bytes_max: 1 << 20 },
+        };
+        Said::during(|| simulate(graph, config(self.parallelism, interval), setup))
+    }
+}
+
 fn run(
     seed: u64,
     world: &Arc<World>,
@@ -135,64 +213,34 @@ fn run(
     seen: &mut Seen,
 ) -> std::result::Result<Came, String> {
     let mut order = SeededOrder::new(seed ^ 0x7e5);
-    let ordered = !seed.is_multiple_of(5);
-    let local = tempfile::tempdir().unwrap();
-    let at = |name: &str| local.path().join(name);
-    world.references[0].write(&at("reference")).unwrap();
-    world.references[1].write(&at("next")).unwrap();
-    let hashes = [hash(&at("reference")), hash(&at("next"))];
-    let version = |of: &str| 1 + hashes.iter().position(|hash| hash == of).unwrap() as i64;
+    let (ordered, is_on_rocksdb) = (!seed.is_multiple_of(5), seed.is_multiple_of(10) || seed % 10 == 3);
+    let (site, clock) = (Site::new(world), ManualClock::new(0));
+    let (reference, cache) = (site.at("reference"), site.at("cache"));
     let replacing = Arc::new(Replacing {
-        path: at("reference"),
-        next: at("next"),
+        path: reference.clone(),
+        next: site.at("next"),
         in_place: order.below(2) == 0,
         rows: AtomicUsize::new(0),
         at_row: 1 + order.below(ROWS * 3 / 2),
     });
     let (trail, out) = (Trail::default(), Collected::new());
-    let (storage, clock) = (Arc::new(MemoryStorage::default()), ManualClock::new(0));
-    let mut parallelism = 0;
-    for run in 0..RUNS_MAX {
-        let quiet = run >= QUIET_FROM;
-        let (reference, cache) = (at("reference"), at("cache"));
-        // What is restored: the checkpoint's version, if it is still to be had.
-        let in_file = version(&hash(&reference));
-        let named = saved(&*storage, JOB, "nearest").map_or(in_file, |hash| version(&hash));
-        if order.below(if named == in_file { 6 } else { 3 }) == 0 {
-            let _ = std::fs::remove_dir_all(&cache);
-        }
-        let is_lost = named != in_file && !cache.join("blobs").join(&hashes[named as usize - 1]).exists();
-        let restored = if is_lost { in_file } else { named };
-
+    let mut before = None;
+    for number in 0..RUNS_MAX {
+        let restored = site.restored(&mut order);
         let gathering = Gathering::drawn(&mut order, ordered);
         let files = Files { reference: &reference, cache: &cache };
         let graph = graph(world, &gathering, &files, taps(world, &replacing, &trail), &out);
-        let before = std::mem::replace(&mut parallelism, 1 + order.below(3) as u32);
-        seen.rescaled += u32::from(run > 0 && before != parallelism);
-        let interval = (2 + order.below(12) as Micros) * MILLI;
-        let per_thousand = if quiet { 0 } else { order.below(90) };
-        let plan = faults(order.next_u64(), per_thousand, seen.faults.clone());
-        let layout = JobLayout::new(JOB).unwrap();
-        let setup = SimulationSetup {
-            seed: order.next_u64(),
-            crash_at: (!quiet).then(|| 100 + order.below(1_000) as u64),
-            steps_max: 300_000,
-            clock: clock.clone(),
-            storage: Arc::new(FaultyStorage::new(storage.clone(), layout, plan)),
-            backend: backend(seed, &at(&format!("state-{run}"))),
-            bounds: ChannelBounds { rows_max: 1 + order.below(60), bytes_max: 1 << 20 },
-        };
+        let parallelism = 1 + order.below(3) as u32;
+        seen.rescaled += u32::from(before.replace(parallelism).is_some_and(|before| before != parallelism));
         let first = trail.len();
-        let (ended, said) = Said::during(|| simulate(graph, config(parallelism, interval), setup));
+        let run = Run { site: &site, clock: &clock, number, is_on_rocksdb, parallelism };
+        let (ended, said) = run.simulate(graph, &mut order, seen);
         let ended = ended.map_err(|error| error.to_string())?;
-        let trail_of_run = trail.from(first);
-        let changes = check(&trail_of_run, Some(restored), in_file)?;
-        seen.changes.in_the_middle += changes.in_the_middle;
-        seen.changes.back += changes.back;
-        let has_said = said.contains("is no longer to be had");
-        if is_lost && !trail_of_run.is_empty() {
+        let placed = trail.from(first);
+        seen.changes.add(check(&placed, Some(restored.version), restored.in_file)?);
+        if restored.is_lost && !placed.is_empty() {
             seen.lost += 1;
-            if !has_said {
+            if !said.contains("is no longer to be had") {
                 return Err(format!("nothing was said of a version that was gone: {said:?}"));
             }
         }
@@ -205,18 +253,11 @@ fn run(
                 return Ok(Came { answers, trail: trail.from(0), clock });
             }
             // A store that fails too often fails the job; whoever supervises it starts it again.
-            Simulated::Ended(Outcome::Failed { .. }) if !quiet => {}
+            Simulated::Ended(Outcome::Failed { .. }) if number < QUIET_FROM => {}
             Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
         }
     }
     Err(format!("not over after {RUNS_MAX} runs"))
-}
-
-fn backend(seed: u64, directory: &Path) -> Arc<dyn StateBackend> {
-    match seed.is_multiple_of(10) {
-        true => Arc::new(RocksBackend::new(RocksConfig::new(directory).simulated()).unwrap()),
-        false => Arc::new(MapBackend::new(directory)),
-    }
 }
 
 fn config(parallelism: u32, interval: Micros) -> JobConfig {
@@ -266,18 +307,35 @@ fn compare(
     Ok(())
 }
 
+/// A job of one run that nothing disturbs, and the file that is replaced after so many rows.
+struct Undisturbed {
+    local: tempfile::TempDir,
+    trail: Trail,
+    out: Collected,
+}
+
+impl Undisturbed {
+    fn new() -> Undisturbed {
+        let local = tempfile::tempdir().unwrap();
+        Undisturbed { local, trail: Trail::default(), out: Collected::new() }
+    }
+
+    fn graph(&self, world: &Arc<World>, gathering: &Gathering, at_row: usize) -> Graph {
+        let at = |name: &str| self.local.path().join(name);
+        world.references[0].write(&at("reference")).unwrap();
+        world.references[1].write(&at("next")).unwrap();
+        let rows = AtomicUsize::new(0);
+        let replacing = Replacing { path: at("reference"), next: at("next"), in_place: false, rows, at_row };
+        let taps = taps(world, &Arc::new(replacing), &self.trail);
+        let files = Files { reference: &at("reference"), cache: &at("cache") };
+        graph(world, gathering, &files, taps, &self.out)
+    }
+}
+
 /// The job at parallelism 1 with nothing in its way.
 fn undisturbed(world: &Arc<World>) -> Vec<Answer> {
-    let local = tempfile::tempdir().unwrap();
-    let (reference, cache) = (local.path().join("reference"), local.path().join("cache"));
-    world.references[0].write(&reference).unwrap();
-    let (rows, at_row) = (AtomicUsize::new(0), usize::MAX);
-    let replacing =
-        Replacing { path: reference.clone(), next: reference.clone(), in_place: true, rows, at_row };
-    let out = Collected::new();
-    let gathering = Gathering::drawn(&mut SeededOrder::new(1), true);
-    let files = Files { reference: &reference, cache: &cache };
-    let taps = taps(world, &Arc::new(replacing), &Trail::default());
+    let job = Undisturbed::new();
+    let graph = job.graph(world, &Gathering::drawn(&mut SeededOrder::new(1), true), usize::MAX);
     let setup = SimulationSetup {
         seed: 1,
         crash_at: None,
@@ -287,9 +345,9 @@ fn undisturbed(world: &Arc<World>) -> Vec<Answer> {
         backend: Arc::new(MapBackend::default()),
         bounds: ChannelBounds { rows_max: 1_000, bytes_max: 1 << 20 },
     };
-    let ended = simulate(graph(world, &gathering, &files, taps, &out), config(1, 5 * MILLI), setup).unwrap();
+    let ended = simulate(graph, config(1, 5 * MILLI), setup).unwrap();
     assert_eq!(ended, Simulated::Ended(Outcome::Completed));
-    let answers = answers(&out);
+    let answers = answers(&job.out);
     compare(&answers, world, &answers, true).unwrap();
     let duplicates = answers.iter().filter(|answer| answer.duplicate_of.is_some()).count();
     assert!((ROWS / 10..ROWS * 9 / 10).contains(&duplicates), "{duplicates} near-duplicates");
@@ -332,5 +390,25 @@ fn every_row_once_with_one_version_an_epoch_over_crashes_faults_rescaling_and_re
         let enough =
             crashes > 90 && rescaled > 80 && faults > 200 && in_the_middle > 40 && back > 5 && lost > 4;
         assert!(enough, "{shown}: too few to prove anything");
+    }
+}
+
+#[test]
+fn so_it_is_on_threads() {
+    let world = Arc::new(World::new());
+    let wanted = undisturbed(&world);
+    for seed in 0..10 {
+        let job = Undisturbed::new();
+        let drawn = Gathering::drawn(&mut SeededOrder::new(seed), true);
+        let gathering = Gathering { is_threaded: true, every: 500, source_rows: 1, ..drawn };
+        let graph = job.graph(&world, &gathering, ROWS / 4);
+        let (storage, backend) = (Arc::new(MemoryStorage::default()), Arc::new(MapBackend::default()));
+        let bounds = ChannelBounds { rows_max: 4, bytes_max: 1 << 20 };
+        let config = config(1 + seed as u32 % 3, MILLI);
+        let running = start(graph, config, storage, backend, Registry::default(), bounds).unwrap();
+        let summary = running.wait().unwrap();
+        assert_eq!((summary.outcome, summary.restarts), (Outcome::Completed, 0), "{gathering:?}");
+        compare(&answers(&job.out), &world, &wanted, true).unwrap();
+        check(&job.trail.from(0), Some(1), 1).unwrap();
     }
 }

@@ -43,9 +43,16 @@ pub struct Changes {
     pub back: u32,
 }
 
+impl Changes {
+    pub fn add(&mut self, other: Changes) {
+        self.in_the_middle += other.in_the_middle;
+        self.back += other.back;
+    }
+}
+
 /// The rules: a row's neighbours are of one version; so are those of an epoch of an instance; and
-/// from one epoch to a later one the version changes once at most, and forward. Rows that
-/// `restored` tells the version of have it.
+/// from one epoch to a later one the version changes once at most, and forward. The first
+/// rows behind a restore have the version that was restored.
 pub fn check(trail: &[Placed], restored: Option<i64>, in_file: i64) -> std::result::Result<Changes, String> {
     let mut epochs: BTreeMap<Place, i64> = BTreeMap::new();
     for Placed { at, row } in trail {
