@@ -181,7 +181,7 @@ impl Artifact {
         if !fresh
             && let Some((hash, bytes)) = cache.entry(path)
             && bytes == object.bytes
-            && let Some(path) = cache.held(&hash)
+            && let Some(path) = cache.held(&hash, bytes)
         {
             return Ok(Some((path, hash)));
         }

@@ -73,8 +73,6 @@ impl ModelCache {
         let hash = hash_file(copy.path()).map_err(unwritable)?;
         let path = self.blob(&hash);
         let is_new = !path.is_file();
-        // A name must not outlive a power cut without its content.
-        std::fs::File::open(copy.path()).and_then(|file| file.sync_all()).map_err(unwritable)?;
         std::fs::rename(copy.path(), &path).map_err(unwritable)?;
         touch(&path);
         if is_new {
@@ -83,18 +81,22 @@ impl ModelCache {
         Ok((path, hash))
     }
 
-    /// The file of this content, if it is here.
-    pub(super) fn held(&self, hash: &str) -> Option<PathBuf> {
+    /// The file of this content, if it is here in its full length: a power cut may have left less.
+    pub(super) fn held(&self, hash: &str, bytes: u64) -> Option<PathBuf> {
         let path = self.blob(hash);
-        path.is_file().then(|| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.len() == bytes).then(|| {
             touch(&path);
             path
         })
     }
 
-    /// The same, if its content is still what its name says.
+    /// The file of this content, if that is still what its name says.
     pub(super) fn intact(&self, hash: &str) -> Option<PathBuf> {
-        self.held(hash).filter(|path| hash_file(path).is_ok_and(|found| found == hash))
+        let path = self.blob(hash);
+        hash_file(&path).is_ok_and(|found| found == hash).then(|| {
+            touch(&path);
+            path
+        })
     }
 
     /// What an object was when it was last fetched: its content's hash and its length.
@@ -271,7 +273,8 @@ mod tests {
             age(blob, hours * 3_600);
         }
         let used = hash_file(&blobs[0]).unwrap();
-        assert!(cache.held(&used).is_some(), "used again");
+        assert_eq!(cache.held(&used, 3), None, "of another length");
+        assert!(cache.held(&used, 4).is_some(), "used again");
         let unfinished = root.path().join("fetching-1-1");
         std::fs::write(&unfinished, b"half").unwrap();
         age(&unfinished, 25 * 3_600);
