@@ -2,7 +2,8 @@
 //!
 //! Keyed state holds, for each key, at most `keep` embeddings of a byte an element. A row whose
 //! embedding is near one of them is its duplicate; one that is near none is remembered. All rows
-//! pass on, with two columns more: `duplicate_of` and `similarity`.
+//! pass on, with two columns more: `duplicate_of` and `similarity`. A row without an id or an
+//! embedding, or whose embedding has no direction (zeros, NaN, a null element), is near nothing.
 //!
 //! Cost: for each row one state access and `keep` dot products, some 20 ns each for 384 elements.
 
@@ -275,11 +276,16 @@ impl Finder {
         let vectors = as_f32(column(&config.embedding)?)?;
         let (values, width) =
             (vectors.values().as_primitive::<Float32Type>().values(), vectors.value_length() as usize);
+        let elements = vectors.values().nulls();
         let keys = cursor.columns(batch);
         let rows = cursor.begin(batch, &keys)?;
         let mut verdicts = Vec::with_capacity(records.num_rows());
         for row in 0..records.num_rows() {
-            if vectors.is_null(row) || ids.is_null(row) {
+            let is_whole = |row: usize| {
+                vectors.is_valid(row)
+                    && elements.is_none_or(|e| e.slice(row * width, width).null_count() == 0)
+            };
+            if !is_whole(row) || ids.is_null(row) {
                 verdicts.push(Verdict::default());
                 continue;
             }

@@ -52,19 +52,24 @@ pub(super) struct Verdict {
 }
 
 impl Recent {
-    /// Compares a row with what is remembered. One that is no near-duplicate is remembered in its
-    /// turn, so near-duplicates name the first of their kind; the least recently seen makes room. A
-    /// vector without a direction (zeros, NaN) is like nothing.
+    /// Compares a row with what is remembered and was seen not too long before it. One that is no
+    /// near-duplicate is remembered in its turn, so near-duplicates name the first of their kind; of
+    /// equally near ones the one that came first. The least recently seen makes room. A vector
+    /// without a direction (zeros, NaN) is like nothing.
+    ///
+    /// What is too old for this row is not forgotten: an earlier row may be behind it. That is for
+    /// the watermark to say.
     pub(super) fn see(&mut self, id: RowId, vector: &[f32], at: Micros, rule: Rule) -> Verdict {
-        self.forget(at, rule);
         let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
         if !norm.is_finite() || norm == 0.0 {
             return Verdict::default();
         }
         let mut nearest: Option<(usize, f32)> = None;
-        for (index, one) in
-            self.remembered.iter().enumerate().filter(|(_, one)| one.vector.len() == vector.len())
-        {
+        let is_comparable = |one: &Remembered| {
+            one.vector.len() == vector.len()
+                && rule.within.is_none_or(|within| at.saturating_sub(one.last_seen) <= within)
+        };
+        for (index, one) in self.remembered.iter().enumerate().filter(|(_, one)| is_comparable(one)) {
             let cosine = dot(vector, &one.vector) * one.inverse_norm / norm;
             if nearest.is_none_or(|(_, best)| cosine > best) {
                 nearest = Some((index, cosine));
@@ -167,6 +172,25 @@ mod tests {
         assert_eq!(recent.forgets_at(RULE), Some(14));
         assert_eq!(recent.see(id(6), &[0.0, 0.0, 1.0], 13, RULE).duplicate_of, Some(id(4)));
         assert_eq!(recent.see(id(7), &[0.0, 0.0, 1.0], 24, RULE).duplicate_of, None);
+    }
+
+    #[test]
+    fn a_row_far_ahead_of_its_time_forgets_nothing() {
+        let mut recent = Recent::default();
+        recent.see(id(1), &[1.0, 0.0, 0.0], 0, RULE);
+        recent.see(id(2), &[0.0, 1.0, 0.0], 1_000, RULE);
+        assert_eq!(recent.see(id(3), &[1.0, 0.0, 0.0], 5, RULE).duplicate_of, Some(id(1)));
+        recent.forget(16, RULE);
+        assert_eq!(recent.see(id(4), &[1.0, 0.0, 0.0], 16, RULE).duplicate_of, None);
+    }
+
+    #[test]
+    fn of_equally_near_ones_the_first_counts() {
+        let rule = Rule { threshold: 0.7, ..RULE };
+        let mut recent = Recent::default();
+        recent.see(id(1), &[1.0, 0.0, 0.0], 0, rule);
+        recent.see(id(2), &[0.0, 1.0, 0.0], 1, rule);
+        assert_eq!(recent.see(id(3), &[1.0, 1.0, 0.0], 2, rule).duplicate_of, Some(id(1)));
     }
 
     #[test]

@@ -126,3 +126,30 @@ fn a_row_without_an_embedding_passes_and_a_large_batch_goes_in_steps() {
     harness.push_batch(0, RecordBatch::try_new(fields, columns).unwrap()).unwrap();
     assert_eq!(found(&mut harness), pairs(&[("n", None)]));
 }
+
+#[test]
+fn a_vector_without_a_direction_is_near_nothing_and_is_not_remembered() {
+    let mut harness = OperatorHarness::new(near(), vec![input()]).unwrap();
+    for (name, vector) in [("zero", [0.0; 3]), ("nan", [f32::NAN, 0.0, 1.0]), ("far", [f32::INFINITY; 3])] {
+        harness.push_batch(0, rows(&[(name, "x", 1, vector), (name, "x", 1, vector)])).unwrap();
+        assert_eq!(found(&mut harness), pairs(&[(name, None), (name, None)]));
+    }
+    // Two vectors up, an element of the second of which is null.
+    let batch = rows(&[("whole", "x", 2, UP), ("holed", "x", 3, UP)]);
+    let item = Arc::new(Field::new("item", DataType::Float32, true));
+    let mut elements = Float32Builder::new();
+    elements.append_slice(&UP);
+    elements.append_slice(&UP[..2]);
+    elements.append_null();
+    let vectors = FixedSizeListArray::new(item, 3, Arc::new(elements.finish()), None);
+    let named = ["id", "key", "time", "embedding"].into_iter();
+    let columns = batch.columns()[..3].iter().cloned().chain([Arc::new(vectors) as ArrayRef]);
+    let holed = RecordBatch::try_from_iter_with_nullable(
+        named.zip(columns).map(|(name, column)| (name, column, name == "embedding")),
+    )
+    .unwrap();
+    let input = HarnessInput::new(EdgeSchema::new(holed.schema()).with_time("time").unwrap());
+    let mut harness = OperatorHarness::new(near(), vec![input.keyed(&["key"]).unwrap()]).unwrap();
+    harness.push_batch(0, holed).unwrap();
+    assert_eq!(found(&mut harness), pairs(&[("holed", None), ("whole", None)]));
+}

@@ -1,24 +1,39 @@
 //! Model files: weights, tokenizers, reference matrices, from a local path or an object store.
 //!
-//! What comes from a store is fetched once into a local cache, by content: `blobs/<hash>`, beside
-//! an index of which object was which content. The cache is `THALWEG_MODEL_CACHE`, or
-//! `~/.cache/thalweg/models`.
+//! What comes from a store, and what must outlast a change of its file, is held in a local cache by
+//! content: `THALWEG_MODEL_CACHE`, or `~/.cache/thalweg/models`; at most
+//! `THALWEG_MODEL_CACHE_BYTES`, or 32 GiB.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thalweg_engine::checkpoint::{self, StoreOptions};
 use thalweg_engine::{Error, Result};
+
+use super::model_cache::{ModelCache, hash_file};
 
 /// A file, by a local path or by the URL of an object (`az://container/path`, `file:///path`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     location: String,
+    /// Where copies are held, if not where all are.
+    cache: Option<PathBuf>,
 }
 
 impl Artifact {
     /// A file by its path or URL.
     pub fn new(location: impl Into<String>) -> Artifact {
-        Artifact { location: location.into() }
+        Artifact { location: location.into(), cache: None }
+    }
+
+    /// Holds copies in a cache of the caller's.
+    #[must_use]
+    pub fn cached_in(mut self, directory: impl Into<PathBuf>) -> Artifact {
+        self.cache = Some(directory.into());
+        self
+    }
+
+    fn cache(&self) -> Result<ModelCache> {
+        ModelCache::open(self.cache.as_deref())
     }
 
     /// Where it is, without what may be secret in a URL.
@@ -30,7 +45,8 @@ impl Artifact {
     #[must_use]
     pub fn file(&self, name: &str) -> Artifact {
         let (path, query) = self.parts();
-        Artifact { location: format!("{}/{name}{query}", path.trim_end_matches('/')) }
+        let location = format!("{}/{name}{query}", path.trim_end_matches('/'));
+        Artifact { location, cache: self.cache.clone() }
     }
 
     /// A local directory with these files of this directory (or prefix of a store): names, and whether
@@ -44,31 +60,14 @@ impl Artifact {
         }
         let mut held: Vec<(&str, PathBuf, String)> = Vec::new();
         for (name, is_required) in files {
-            match self.file(name).fetch(false) {
-                Ok((path, hash)) => held.push((name, path, hash)),
-                Err(error) if is_required => return Err(error),
-                Err(_) => {}
+            let file = self.file(name);
+            match file.fetch_if_there(false)? {
+                Some((path, hash)) => held.push((name, path, hash)),
+                None if is_required => return Err(file.missing()),
+                None => {}
             }
         }
-        // Named after what is in it, so two models never share one.
-        let mut hasher = blake3::Hasher::new();
-        for (name, _, hash) in &held {
-            hasher.update(name.as_bytes()).update(hash.as_bytes());
-        }
-        let directory = cache()?.join("directories").join(hasher.finalize().to_hex().as_str());
-        let failed = |error: std::io::Error| Error::external("cannot write the model cache").caused_by(error);
-        for (name, blob, _) in held {
-            let link = directory.join(name);
-            if let Some(parent) = link.parent() {
-                std::fs::create_dir_all(parent).map_err(failed)?;
-            }
-            if !link.exists() {
-                std::fs::hard_link(&blob, &link)
-                    .or_else(|_| std::fs::copy(&blob, &link).map(drop))
-                    .map_err(failed)?;
-            }
-        }
-        Ok(directory)
+        self.cache()?.directory(&held)
     }
 
     fn is_remote(&self) -> bool {
@@ -98,10 +97,10 @@ impl Artifact {
             return self.fetch(true);
         }
         // Copied first and hashed then: the file may change meanwhile.
-        let cache = cache()?;
-        let copy = temporary(&cache);
-        std::fs::copy(self.local(), &copy).map_err(|error| self.unreadable(error))?;
-        keep(&cache, &copy)
+        let cache = self.cache()?;
+        let copy = cache.begin();
+        std::fs::copy(self.local(), copy.path()).map_err(|error| self.unreadable(error))?;
+        cache.keep(&copy)
     }
 
     /// The BLAKE3 of the file as it is now.
@@ -117,10 +116,9 @@ impl Artifact {
         hash_file(&self.local()).map_err(|error| self.unreadable(error))
     }
 
-    /// A file of this content, if the cache has it.
-    pub(super) fn cached(hash: &str) -> Option<PathBuf> {
-        let path = cache().ok()?.join("blobs").join(hash);
-        path.is_file().then_some(path)
+    /// A file of this content, if the cache has it whole.
+    pub(super) fn cached(&self, hash: &str) -> Option<PathBuf> {
+        self.cache().ok()?.intact(hash)
     }
 
     /// Of a directory or prefix (it ends with `/`) the file whose name is the last; a file is itself.
@@ -133,7 +131,8 @@ impl Artifact {
             self.store(path)?.list("")?.into_iter().map(|object| object.path).collect()
         } else {
             let entries = std::fs::read_dir(self.local()).map_err(|error| self.unreadable(error))?;
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+            let files = entries.flatten().filter(|entry| entry.path().is_file());
+            files.filter_map(|entry| entry.file_name().into_string().ok()).collect()
         };
         let newest = names.iter().filter(|name| !name.contains('/')).max();
         let newest =
@@ -161,65 +160,37 @@ impl Artifact {
         Error::external(format!("cannot read {}", self.shown())).caused_by(error)
     }
 
+    fn missing(&self) -> Error {
+        Error::external(format!("there is no object {}", self.shown()))
+    }
+
+    fn fetch(&self, fresh: bool) -> Result<(PathBuf, String)> {
+        self.fetch_if_there(fresh)?.ok_or_else(|| self.missing())
+    }
+
     /// `fresh`: also when an object of this name and length was fetched before, for stores tell
     /// nothing else of an object's content.
-    fn fetch(&self, fresh: bool) -> Result<(PathBuf, String)> {
+    fn fetch_if_there(&self, fresh: bool) -> Result<Option<(PathBuf, String)>> {
         let (path, _) = self.parts();
         let (parent, name) =
             path.rsplit_once('/').ok_or_else(|| Error::user(format!("{} names no object", self.shown())))?;
         let store = self.store(parent)?;
-        let missing = || Error::external(format!("there is no object {}", self.shown()));
         let listed = store.list("")?;
-        let object = listed.iter().find(|object| object.path == name).ok_or_else(missing)?;
-        let cache = cache()?;
-        let entry = cache.join("index").join(blake3::hash(path.as_bytes()).to_hex().as_str());
+        let Some(object) = listed.iter().find(|object| object.path == name) else { return Ok(None) };
+        let cache = self.cache()?;
         if !fresh
-            && let Ok(line) = std::fs::read_to_string(&entry)
-            && let Some((hash, bytes)) = line.trim().split_once(' ')
-            && bytes == object.bytes.to_string()
-            && let Some(path) = Artifact::cached(hash)
+            && let Some((hash, bytes)) = cache.entry(path)
+            && bytes == object.bytes
+            && let Some(path) = cache.held(&hash, bytes)
         {
-            return Ok((path, hash.to_string()));
+            return Ok(Some((path, hash)));
         }
-        let copy = temporary(&cache);
-        store.get_file(name, &copy)?.ok_or_else(missing)?;
-        let (path, hash) = keep(&cache, &copy)?;
-        let written = std::fs::write(&entry, format!("{hash} {}", object.bytes));
-        written.map_err(|error| Error::external("cannot write the model cache").caused_by(error))?;
-        Ok((path, hash))
+        let copy = cache.begin();
+        if store.get_file(name, copy.path())?.is_none() {
+            return Ok(None);
+        }
+        let (held, hash) = cache.keep(&copy)?;
+        cache.note(path, &hash, object.bytes)?;
+        Ok(Some((held, hash)))
     }
-}
-
-/// The cache's directory; exists.
-fn cache() -> Result<PathBuf> {
-    let given = std::env::var_os("THALWEG_MODEL_CACHE").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/thalweg/models"));
-    let cache = given.or_else(home).unwrap_or_else(|| std::env::temp_dir().join("thalweg-models"));
-    for directory in ["blobs", "index"] {
-        std::fs::create_dir_all(cache.join(directory))
-            .map_err(|error| Error::external(format!("cannot make {}", cache.display())).caused_by(error))?;
-    }
-    Ok(cache)
-}
-
-/// A name in the cache that no other has.
-fn temporary(cache: &Path) -> PathBuf {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    cache.join(format!("fetching-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// Puts a file under its content's name.
-fn keep(cache: &Path, copy: &Path) -> Result<(PathBuf, String)> {
-    let failed = |error: std::io::Error| Error::external("cannot write the model cache").caused_by(error);
-    let hash = hash_file(copy).map_err(failed)?;
-    let path = cache.join("blobs").join(&hash);
-    std::fs::rename(copy, &path).map_err(failed)?;
-    Ok((path, hash))
-}
-
-fn hash_file(path: &Path) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }

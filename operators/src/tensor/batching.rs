@@ -20,7 +20,8 @@ pub struct Batching {
     /// are together). None by default. Batches are packed, so nothing is ever computed for padding:
     /// what buckets bound is the spread of work within a batch, and with that the scratch memory of
     /// attention over long rows and how evenly a device's blocks are filled. Each bucket gathers for
-    /// itself, so a stream that is thin waits longer.
+    /// itself, so a stream that is thin waits longer; but once rows of eight batches are done and
+    /// wait for one that is still gathered, its bucket is sent as it is.
     pub buckets: Vec<usize>,
     /// Whether rows leave in the order in which they came; if not, a batch leaves as soon as it is
     /// done. They differ only with buckets, for a device does batches in order. True by default.

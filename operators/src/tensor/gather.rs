@@ -133,6 +133,11 @@ impl Gather {
         since.map(|since| since + self.batching.delay_micros())
     }
 
+    /// Cuts the bucket whose first row is at `place`, if there is one.
+    pub(super) fn cut_at(&mut self, place: u64, cuts: &mut Vec<Cut>) {
+        cuts.extend(self.buckets.iter_mut().filter(|bucket| bucket.begins_at(place)).filter_map(Bucket::cut));
+    }
+
     /// Cuts everything.
     pub(super) fn flush(&mut self, cuts: &mut Vec<Cut>) {
         cuts.extend(self.buckets.iter_mut().filter_map(Bucket::cut));
@@ -140,6 +145,10 @@ impl Gather {
 }
 
 impl Bucket {
+    fn begins_at(&self, place: u64) -> bool {
+        self.rows > 0 && self.places.first().copied().unwrap_or(self.first) == place
+    }
+
     fn cut(&mut self) -> Option<Cut> {
         let Bucket { parts, places, first, since, rows, .. } = std::mem::take(self);
         let places = if places.is_empty() { Places::From(first) } else { Places::Each(places) };

@@ -11,6 +11,7 @@ mod compute;
 mod embed_texts;
 mod gather;
 mod inputs;
+mod model_cache;
 mod order;
 mod pipeline;
 mod pipeline_metrics;

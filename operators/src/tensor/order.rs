@@ -34,6 +34,7 @@ pub(super) struct Order {
     has_slots: bool,
     /// Batches that wait for rows before theirs, and how many of their rows have not left.
     waiting: BTreeMap<u64, (Batch, usize)>,
+    waiting_rows: usize,
     batches: u64,
     /// Watermarks, each behind the rows before a place.
     watermarks: VecDeque<(u64, Watermark)>,
@@ -50,6 +51,7 @@ impl Order {
             slots: VecDeque::new(),
             has_slots: has_buckets,
             waiting: BTreeMap::new(),
+            waiting_rows: 0,
             batches: 0,
             watermarks: VecDeque::new(),
             passed: Watermark::MIN,
@@ -83,6 +85,16 @@ impl Order {
     /// Whether all rows have left.
     pub(super) fn is_empty(&self) -> bool {
         self.left == self.next
+    }
+
+    /// The place of the first row that has not left.
+    pub(super) fn first(&self) -> u64 {
+        self.left
+    }
+
+    /// Rows that are done and wait for rows before them.
+    pub(super) fn waiting_rows(&self) -> usize {
+        self.waiting_rows
     }
 
     /// The rows at these places are done. `kept` says which of them are in `batch`, in its order;
@@ -123,7 +135,11 @@ impl Order {
                 .for_each(|(row, &of)| set(of as usize, Slot::Waits { batch: number, row: row as u32 })),
             None => (0..rows).for_each(|row| set(row, Slot::Waits { batch: number, row: row as u32 })),
         }
-        self.waiting.insert(number, (batch.clone(), batch.row_count()));
+        let kept_rows = batch.row_count();
+        if kept_rows > 0 {
+            self.waiting_rows += kept_rows;
+            self.waiting.insert(number, (batch, kept_rows));
+        }
         self.advance()
     }
 
@@ -141,6 +157,7 @@ impl Order {
                 Slot::Waits { batch, row } => {
                     if let Some((waiting, rows)) = self.waiting.get_mut(&batch) {
                         *rows -= 1;
+                        self.waiting_rows -= 1;
                         let begin = *begins.entry(batch).or_insert_with(|| {
                             joined.push(waiting.clone());
                             let begin = joined_rows;
@@ -172,5 +189,28 @@ impl Order {
             self.passed = watermark;
             self.watermarks.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+
+    fn batch(numbers: &[i64]) -> Batch {
+        let numbers: ArrayRef = std::sync::Arc::new(Int64Array::from(numbers.to_vec()));
+        Batch::new(RecordBatch::try_from_iter([("n", numbers)]).unwrap())
+    }
+
+    #[test]
+    fn a_batch_of_which_nothing_was_kept_is_not_held() {
+        let mut order = Order::new(true, true);
+        order.arrive(4);
+        let none = order.finish(&Places::Each(vec![1, 3]), 2, Some(&[]), batch(&[])).unwrap();
+        assert!(none.is_none() && order.waiting.is_empty(), "{:?}", order.waiting.keys());
+        let left = order.finish(&Places::Each(vec![0, 2]), 2, None, batch(&[0, 2])).unwrap();
+        assert_eq!(left.unwrap().row_count(), 2);
+        assert!(order.is_empty() && order.waiting.is_empty() && order.waiting_rows() == 0);
     }
 }

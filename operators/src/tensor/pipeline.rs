@@ -28,6 +28,9 @@ use super::{Batching, OnBadRow, Provenance};
 /// The side output of rows that were not taken.
 const DEAD_LETTERS: OutputIndex = OutputIndex(1);
 
+/// Full batches whose rows may wait for a row that is still gathered.
+const WAITING_BATCHES_MAX: usize = 8;
+
 /// What an instance is made of.
 pub(super) struct Setup {
     pub batching: Arc<Batching>,
@@ -54,6 +57,8 @@ pub(super) struct Pipeline {
 struct Open {
     gather: Gather,
     order: Order,
+    /// With so many rows done that wait for one before them, its bucket is cut.
+    waiting_rows_max: usize,
     /// Cut, and not with the worker yet.
     waiting: VecDeque<Cut>,
     worker: Worker,
@@ -76,6 +81,10 @@ impl Pipeline {
     /// Gives the worker what it has room for, and asks to be woken for the next deadline.
     fn hand_over(&mut self, cx: &mut OperatorContext<'_>) -> Result<()> {
         let (setup, open) = self.parts()?;
+        // A bucket that fills slowly holds up the others only so far.
+        if open.order.waiting_rows() >= open.waiting_rows_max {
+            open.gather.cut_at(open.order.first(), &mut open.cuts);
+        }
         open.waiting.extend(open.cuts.drain(..));
         // One more than can be under way is made ready meanwhile.
         while open.handed <= setup.batching.in_flight_max
@@ -184,6 +193,7 @@ impl Operator for Pipeline {
         self.open = Some(Open {
             gather: Gather::new(setup.batching.clone()),
             order: Order::new(setup.batching.ordered, has_buckets),
+            waiting_rows_max: setup.batching.rows_max.saturating_mul(WAITING_BATCHES_MAX),
             waiting: VecDeque::new(),
             worker,
             handed: 0,

@@ -305,6 +305,21 @@ fn bad_rows_do_not_hold_up_the_rows_of_other_buckets() {
 }
 
 #[test]
+fn a_slow_bucket_holds_up_the_others_only_so_far() {
+    let batching = Batching { buckets: vec![16], delay_max: Duration::from_secs(60), ..batching(2) };
+    let doubling = Doubling::new(batching);
+    let mut harness = doubling.harness();
+    // One long row, then short ones without end.
+    let numbers: Vec<i64> = std::iter::once(1).chain((0..100).map(|n| 2 * n)).collect();
+    for chunk in numbers.chunks(5) {
+        harness.push_batch(0, rows(chunk.iter().copied())).unwrap();
+    }
+    let left = pairs(&harness.take_batches(0));
+    assert!(left.len() > 80, "only {} rows have left", left.len());
+    assert_eq!(left, doubled(numbers[..left.len()].iter().copied()));
+}
+
+#[test]
 fn a_lost_device_fails_the_task_and_another_try_can_help() {
     for inline in [true, false] {
         let doubling = Doubling { inline, ..Doubling::new(batching(1)) };

@@ -1,6 +1,6 @@
 //! Reference matrices that change while the job runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -56,8 +56,13 @@ fn write(path: &Path, id: i64) {
     matrix.write(path).unwrap();
 }
 
+fn cache_beside(path: &Path) -> PathBuf {
+    path.parent().unwrap().join("cache")
+}
+
 fn watched(path: &Path) -> ReferenceSource {
-    ReferenceSource::Watched { file: Artifact::new(path.display().to_string()), every: Some(SECOND) }
+    let file = Artifact::new(path.display().to_string()).cached_in(cache_beside(path));
+    ReferenceSource::Watched { file, every: Some(SECOND) }
 }
 
 struct Nearest(Arc<ReferenceWatch>);
@@ -165,20 +170,20 @@ fn what_is_missing_or_has_another_width_is_named() {
 #[test]
 fn of_a_directory_the_last_name_counts_and_objects_are_fetched_once() {
     let directory = tempfile::tempdir().unwrap();
-    let in_directory = Artifact::new(format!("{}/", directory.path().display()));
+    let cache = tempfile::tempdir().unwrap();
+    let in_directory = Artifact::new(format!("{}/", directory.path().display())).cached_in(cache.path());
+    std::fs::create_dir(directory.path().join("v3")).unwrap();
     write(&directory.path().join("v1.safetensors"), 1);
     write(&directory.path().join("v2.safetensors"), 2);
     let (path, hash) = in_directory.kept().unwrap();
     assert_eq!(ReferenceMatrix::read("topics", &path).unwrap().ids(), [2]);
     assert_eq!(in_directory.hash().unwrap(), hash);
 
-    // The cache outlives the test: a name that no earlier run had.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let name = format!("memory:artifact-{}-{}", std::process::id(), now.as_nanos());
+    let name = "memory:artifact".to_string();
     let options = thalweg_engine::checkpoint::StoreOptions::from_environment();
     let store = thalweg_engine::checkpoint::open(&name, &options).unwrap();
     store.put("model.bin", "one".into()).unwrap();
-    let object = Artifact::new(name.as_str()).file("model.bin");
+    let object = Artifact::new(name.as_str()).cached_in(cache.path()).file("model.bin");
     let path = object.path().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"one");
     store.put("model.bin", "two".into()).unwrap();
@@ -186,4 +191,66 @@ fn of_a_directory_the_last_name_counts_and_objects_are_fetched_once() {
     assert_eq!(std::fs::read(object.kept().unwrap().0).unwrap(), b"two", "what is watched is fetched anew");
     let missing = Artifact::new(name.as_str()).file("no.bin").path().unwrap_err().to_string();
     assert!(missing.contains(&format!("there is no object {name}/no.bin")), "{missing}");
+}
+
+#[test]
+fn a_file_of_a_model_that_need_not_be_there_may_be_missing_but_not_unreachable() {
+    let cache = tempfile::tempdir().unwrap();
+    let options = thalweg_engine::checkpoint::StoreOptions::from_environment();
+    let store = thalweg_engine::checkpoint::open("memory:optional-files", &options).unwrap();
+    store.put("config.json", "{}".into()).unwrap();
+    let model = Artifact::new("memory:optional-files").cached_in(cache.path());
+    let directory = model.directory([("config.json", true), ("modules.json", false)]).unwrap();
+    assert!(directory.join("config.json").is_file() && !directory.join("modules.json").exists());
+    let error = model.directory([("model.safetensors", true)]).unwrap_err().to_string();
+    assert!(error.contains("there is no object memory:optional-files/model.safetensors"), "{error}");
+    // Else the model would quietly be another one.
+    let unreachable = Artifact::new("nowhere://models/small").cached_in(cache.path());
+    assert!(unreachable.directory([("modules.json", false)]).is_err());
+}
+
+#[test]
+fn a_copy_in_the_cache_that_is_damaged_is_as_one_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("topics.safetensors");
+    write(&path, 7);
+    let mut harness = builder(&path).open().unwrap();
+    let snapshot = harness.snapshot().unwrap();
+    write(&path, 8);
+    for blob in std::fs::read_dir(cache_beside(&path).join("blobs")).unwrap().flatten() {
+        std::fs::write(blob.path(), b"").unwrap();
+    }
+    let mut restored = builder(&path).restore(&snapshot).unwrap();
+    assert_eq!(answer(&mut restored), 8);
+}
+
+#[test]
+fn what_is_read_for_one_instance_is_there_for_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("topics.safetensors");
+    let open = || ReferenceWatch::open(&graph(), &[("topics".into(), watched(&path))]).unwrap();
+    write(&path, 7);
+    let before = open().latest();
+    write(&path, 8);
+    let watch = open();
+    let [one, other] = [(), ()].map(|()| watch.restore(1, &before.versions).unwrap());
+    assert_eq!(one.matrices[0].ids(), [7]);
+    assert!(Arc::ptr_eq(&one, &other));
+    assert_eq!((one.sequence, watch.latest().sequence), (1, 2), "the newer one comes at the next barrier");
+    assert_eq!(watch.bytes(), 2 * 2 * size_of::<f32>(), "old and new are there at once");
+}
+
+#[test]
+fn a_file_that_is_cut_short_while_it_is_in_use_is_still_there_for_who_uses_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("topics.safetensors");
+    // Large enough to lie on pages of its own, which are gone when the file is cut.
+    let many = 4_096;
+    let vectors: Vec<f32> = (0..many).flat_map(|n| [n as f32, 1.0]).collect();
+    let ids: Vec<i64> = (0..many).collect();
+    ReferenceMatrix::new("topics", 2, vectors.into(), ids.into()).unwrap().write(&path).unwrap();
+    let watch = ReferenceWatch::open(&graph(), &[("topics".into(), watched(&path))]).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
+    let sum: f32 = watch.latest().matrices[0].vectors().iter().skip(1).step_by(2).sum();
+    assert_eq!(sum, many as f32);
 }

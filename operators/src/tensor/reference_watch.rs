@@ -4,7 +4,7 @@
 //! its own, and each instance takes it over at its next barrier. All instances of a process share
 //! what was loaded.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use thalweg_engine::time::Micros;
@@ -28,7 +28,9 @@ pub(super) struct References {
 pub enum ReferenceSource {
     /// It stays as it is.
     Given(Arc<ReferenceMatrix>),
-    /// A safetensors file, local or in an object store, that is looked at now and then.
+    /// A safetensors file, local or in an object store, that is looked at now and then. It is copied
+    /// before it is read, so it may be replaced in any way; by renaming is best, for a file that is
+    /// half written is refused only if it shows.
     Watched {
         /// The file.
         file: Artifact,
@@ -55,8 +57,19 @@ pub(super) struct ReferenceWatch {
     state: Mutex<State>,
 }
 
+/// A look at the files that goes on; ends when it is dropped.
+struct Loading(Arc<ReferenceWatch>);
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.0.state.lock().is_loading = false;
+    }
+}
+
 struct State {
     latest: Arc<References>,
+    /// The older ones that instances went back to: what is read for one is there for all.
+    restored: Weak<References>,
     is_loading: bool,
     looked_at: Option<Micros>,
 }
@@ -90,7 +103,8 @@ impl ReferenceWatch {
             references.matrices.push(matrix);
             references.versions.push(version);
         }
-        let state = State { latest: Arc::new(references), is_loading: false, looked_at: None };
+        let state =
+            State { latest: Arc::new(references), restored: Weak::new(), is_loading: false, looked_at: None };
         Ok(Arc::new(ReferenceWatch { sources, state: Mutex::new(state) }))
     }
 
@@ -114,6 +128,12 @@ impl ReferenceWatch {
     /// When a file that is to be had cannot be read.
     pub(super) fn restore(&self, sequence: u64, versions: &[ReferenceVersion]) -> Result<Arc<References>> {
         let mut state = self.state.lock();
+        if let Some(restored) = state.restored.upgrade()
+            && restored.sequence == sequence
+            && restored.versions == versions
+        {
+            return Ok(restored);
+        }
         let latest = state.latest.clone();
         let mut restored = References { sequence, ..References::default() };
         let mut is_same = true;
@@ -122,8 +142,8 @@ impl ReferenceWatch {
         {
             let saved = versions.iter().find(|version| version.name == *name && version.hash != now.hash);
             let old = match (saved, source) {
-                (Some(saved), ReferenceSource::Watched { .. }) => {
-                    let cached = Artifact::cached(&saved.hash);
+                (Some(saved), ReferenceSource::Watched { file, .. }) => {
+                    let cached = file.cached(&saved.hash);
                     if cached.is_none() {
                         tracing::warn!(
                             reference = name,
@@ -156,7 +176,9 @@ impl ReferenceWatch {
             let (matrices, versions) = (matrices.clone(), versions.clone());
             state.latest = Arc::new(References { matrices, versions, sequence: sequence + 1 });
         }
-        Ok(Arc::new(restored))
+        let restored = Arc::new(restored);
+        state.restored = Arc::downgrade(&restored);
+        Ok(restored)
     }
 
     /// Looks whether a file has changed, unless another instance has looked just now, and loads it:
@@ -175,13 +197,14 @@ impl ReferenceWatch {
             state.is_loading = true;
             state.looked_at = Some(now);
         }
+        // Ends also when there is no thread to be had, or it panics.
+        let loading = Loading(self.clone());
         if inline {
             self.reload();
             return Ok(());
         }
-        let watch = self.clone();
         let spawned =
-            std::thread::Builder::new().name("reference reload".into()).spawn(move || watch.reload());
+            std::thread::Builder::new().name("reference reload".into()).spawn(move || loading.0.reload());
         spawned.map(drop).map_err(|error| Error::external("cannot start a thread").caused_by(error))
     }
 
@@ -223,11 +246,22 @@ impl ReferenceWatch {
             }
         }
         let mut state = self.state.lock();
-        state.is_loading = false;
         if changed {
             references.sequence = state.latest.sequence + 1;
             state.latest = Arc::new(references);
         }
+    }
+
+    /// Bytes of the matrices, as all instances share them; twice those of one that may be replaced,
+    /// for old and new are there at once.
+    pub(super) fn bytes(&self) -> usize {
+        let latest = self.latest();
+        let all = self.sources.iter().zip(&latest.matrices);
+        let bytes = all.map(|((_, _, source), matrix)| match source {
+            ReferenceSource::Watched { every: Some(_), .. } => 2 * size_of_val(matrix.vectors()),
+            _ => size_of_val(matrix.vectors()),
+        });
+        bytes.sum()
     }
 
     /// Hashes of the matrices that stay as they are, which are part of the fingerprint.

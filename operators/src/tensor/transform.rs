@@ -350,13 +350,26 @@ impl OperatorFactory for Transform {
         Ok(std::iter::once(main).chain(dead_letters.map(EdgeSchema::new)).collect())
     }
 
-    /// A row's columns do not depend on other rows.
+    /// A row's columns do not depend on other rows. But the rows of a key must keep their order, and
+    /// what is taken back must look as it did when it was inserted: not be compared with a reference
+    /// that may have changed meanwhile.
     fn takes(&self, _input: usize, mode: &Mode) -> bool {
-        *mode == Mode::Append || self.on_bad_row == OnBadRow::Fail
+        let Batching { ordered, buckets, .. } = &self.batching;
+        let keeps_order = *ordered || buckets.is_empty();
+        let is_watched =
+            |source: &ReferenceSource| matches!(source, ReferenceSource::Watched { every: Some(_), .. });
+        let is_stable = !self.references.iter().any(|(_, source)| is_watched(source));
+        match mode {
+            Mode::Append => true,
+            Mode::Upsert(_) => keeps_order && self.on_bad_row == OnBadRow::Fail,
+            Mode::Retract => keeps_order && is_stable && self.on_bad_row == OnBadRow::Fail,
+        }
     }
 
     fn memory_bytes(&self, parallelism: u32) -> u64 {
-        self.instance_bytes() as u64 * u64::from(parallelism)
+        // Without its references the job is not built.
+        let references = self.watch().map_or(0, |watch| watch.bytes());
+        self.instance_bytes() as u64 * u64::from(parallelism) + references as u64
     }
 
     /// Device, sizes, hashes.

@@ -124,6 +124,22 @@ fn what_does_not_fit_is_refused_when_the_job_is_built() {
     assert_eq!(error, "the model takes texts of 64 tokens, not of 1000");
 }
 
+#[test]
+fn rows_that_replace_or_take_back_others_want_order_and_a_reference_that_stays() {
+    use thalweg_engine::record::Mode;
+    let upsert = Mode::Upsert(vec!["id".into()]);
+    let takes =
+        |transform: &Transform| [&Mode::Append, &upsert, &Mode::Retract].map(|mode| transform.takes(0, mode));
+    assert_eq!(takes(&embed(1)), [true; 3]);
+    assert_eq!(takes(&embed(1).on_bad_row(OnBadRow::Drop)), [true, false, false]);
+    let buckets = Batching { buckets: vec![8], ordered: false, ..Batching::default() };
+    assert_eq!(takes(&embed(1).batching(buckets.clone())), [true, false, false]);
+    assert_eq!(takes(&embed(1).batching(Batching { ordered: true, ..buckets })), [true; 3]);
+    let watched = |every| ReferenceSource::Watched { file: Artifact::new("topics"), every };
+    assert_eq!(takes(&embed(1).reference("topics", watched(Some(1)))), [true, true, false]);
+    assert_eq!(takes(&embed(1).reference("topics", watched(None))), [true; 3]);
+}
+
 fn nearest_topics() -> ReferenceMatrix {
     ReferenceMatrix::new("topics", 2, vec![1.0, 0.0, 0.0, 1.0].into(), vec![70, 71].into()).unwrap()
 }

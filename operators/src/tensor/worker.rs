@@ -242,3 +242,77 @@ impl Computing {
         Ok(Some(Done { batch, cut, computed, device_bytes: self.compute.device_bytes() }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::super::gather::Places;
+    use super::*;
+
+    /// A device that is busy until it is told to go on.
+    struct Busy {
+        finished: Arc<AtomicUsize>,
+        goes_on: Arc<AtomicBool>,
+        under_way: usize,
+    }
+
+    impl Compute for Busy {
+        fn submit(&mut self, _: &RecordBatch) -> Result<()> {
+            self.under_way += 1;
+            Ok(())
+        }
+        fn finish(&mut self) -> Result<Option<Computed>> {
+            if self.under_way == 0 {
+                return Ok(None);
+            }
+            self.under_way -= 1;
+            self.finished.fetch_add(1, Ordering::SeqCst);
+            while !self.goes_on.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(Some(Computed::default()))
+        }
+        fn set_references(&mut self, _: &Arc<References>) -> Result<()> {
+            Ok(())
+        }
+        fn device_bytes(&self) -> usize {
+            0
+        }
+    }
+
+    fn cut() -> Cut {
+        let rows: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let parts = vec![Batch::new(RecordBatch::try_from_iter([("n", rows)]).unwrap())];
+        Cut { parts, places: Places::From(0), since: 0, rows: 1 }
+    }
+
+    #[test]
+    fn a_worker_that_goes_waits_for_the_batch_that_the_device_is_at_and_for_no_other() {
+        let (finished, goes_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let busy = Busy { finished: finished.clone(), goes_on: goes_on.clone(), under_way: 0 };
+        let mut worker = Worker::thread("busy", Box::new(busy), 2, Waker::new(|| {})).unwrap();
+        for _ in 0..5 {
+            worker.compute(cut());
+        }
+        let started = Instant::now();
+        while finished.load(Ordering::SeqCst) == 0 {
+            assert!(started.elapsed() < Duration::from_secs(10), "nothing is computed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let Worker::Thread { shared, .. } = &worker else { panic!("a thread was asked for") };
+        let jobs = shared.clone();
+        let dropping = std::thread::spawn(move || drop(worker));
+        while !jobs.jobs.lock().stopped {
+            assert!(started.elapsed() < Duration::from_secs(10), "it was not told to stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!dropping.is_finished(), "what the device holds is not free yet");
+        goes_on.store(true, Ordering::SeqCst);
+        dropping.join().unwrap();
+        assert_eq!(finished.load(Ordering::SeqCst), 1);
+    }
+}
