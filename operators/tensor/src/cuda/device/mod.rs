@@ -34,6 +34,7 @@ mod run;
 mod search_stream;
 mod slot;
 mod staging;
+mod timing;
 mod upload;
 
 pub use backend::CudaBackend;
