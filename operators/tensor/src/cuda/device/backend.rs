@@ -15,7 +15,7 @@ use super::plan::{CudaPlan, check_width};
 use super::probe::Probe;
 use super::slot::Slot;
 use super::upload::Uploader;
-use crate::cuda::lower;
+use crate::cuda::{Kernel, lower};
 use crate::cuda::program::{Program, ReferenceSlot, Step};
 use crate::{Backend, Error, Graph, Limits, Plan, ReferenceMatrix, Result, Weights};
 
@@ -85,6 +85,18 @@ impl CudaBackend {
         self.shared.device.check().is_ok()
     }
 
+    /// Compiles kernels ahead of the plans that want them, by up to so many threads at once; they are
+    /// kept, in memory and on disk.
+    ///
+    /// # Errors
+    /// When one does not compile, or the device fails.
+    pub fn prepare(&self, kernels: &[Kernel], threads: usize) -> Result<()> {
+        let shared = &self.shared;
+        shared.device.check()?;
+        let made = shared.kernels.get_all(kernels, threads);
+        made.map(drop).map_err(|failure| shared.device.error(failure))
+    }
+
     /// The rates that this device reaches, for benchmarks.
     ///
     /// # Errors
@@ -117,7 +129,10 @@ impl Backend for CudaBackend {
         shared.device.check()?;
         check_references(graph, references)?;
         let program = Arc::new(lower(graph)?);
-        let kernels = shared.load_kernels(&program)?;
+        let kernels = shared
+            .kernels
+            .get_all(&program.kernels, limits.threads)
+            .map_err(|failure| shared.device.error(failure))?;
         let budget = MemoryBudget::new(limits.memory_bytes_max);
         let constants = shared.constants(&budget, Origin::new(&program, graph, weights)?)?;
         let held = (0..program.references.len())
@@ -165,14 +180,6 @@ impl Shared {
 
     fn uploads(&self) -> MutexGuard<'_, Uploads> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn load_kernels(&self, program: &Program) -> Result<Vec<Arc<LoadedKernel>>> {
-        program
-            .kernels
-            .iter()
-            .map(|kernel| self.kernels.get(kernel).map_err(|failure| self.device.error(failure)))
-            .collect()
     }
 
     /// The constants, counted in the plan's budget; from another plan where it has the same.

@@ -235,9 +235,11 @@ impl CudaPlan {
                 }
                 Err(failure) => {
                     // Of a batch that failed nothing may be under way. The failure says more than
-                    // what the wait for it may answer.
-                    let _ = slot.synchronize();
-                    return Err(failure);
+                    // what the wait for it may answer, but that the device is lost.
+                    return Err(match slot.synchronize() {
+                        Err(Failure::Lost(reason)) => Failure::Lost(format!("{failure:?}, then {reason}")),
+                        _ => failure,
+                    });
                 }
             }
         }
