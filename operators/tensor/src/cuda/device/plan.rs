@@ -323,6 +323,7 @@ impl CudaPlan {
                     kernels: &self.kernels,
                     matmuls: &self.shared.matmuls,
                     places,
+                    references: &self.references,
                     workspace,
                     stream,
                     search,
