@@ -113,6 +113,12 @@ pub(crate) struct SearchShape {
 }
 
 impl SearchShape {
+    /// Whether centres are taken from vectors and queries: a distance does not change by it. Not in
+    /// `f16`, where the query is exact and would not be without its centre.
+    pub(crate) fn is_centred(&self) -> bool {
+        self.metric == Metric::L2 && self.element == Element::F32
+    }
+
     fn template(&self) -> String {
         let metric = match self.metric {
             Metric::Dot => "DOT",

@@ -190,6 +190,12 @@ impl RowKernel {
         self.map(a.element, &format!("({a}[j] - {mean}[j]) / {deviation}[j]"))
     }
 
+    /// `a - vector`.
+    pub(crate) fn subtract(&mut self, a: Register, vector: Argument) -> Register {
+        let vector = self.shared_vector(vector);
+        self.map(a.element, &format!("{a}[j] - {vector}[j]"))
+    }
+
     fn shared_vector(&mut self, vector: Argument) -> Register {
         let pointer = self.input(Element::F32, vector);
         let out = self.vector(Element::F32);

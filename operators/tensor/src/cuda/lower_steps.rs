@@ -168,14 +168,9 @@ impl Lowering<'_> {
         let ty = self.graph.value(query);
         let shape = SearchShape { element: ty.element, metric, width: ty.last(), k };
         let queries = self.buffer_of(query);
-        let slot = self.reference(reference, shape.width, shape.element);
+        let slot = self.reference(reference, &shape);
         let squares = self.buffer(Size::of(Count::Rows, size_of::<f32>()));
-        let prepare = self.squares(
-            Space { count: Count::Rows, outer: 1, n: shape.width },
-            shape.element,
-            Argument::Buffer(queries),
-            Argument::Buffer(squares),
-        );
+        let (queries, prepare) = self.queries(queries, squares, slot, &shape);
         self.step(Step::Launch(prepare), &[]);
         let each = SCORES_BUFFERS * SCORES_MAX * size_of::<f32>();
         let scores = self.buffer(Size { count: Count::One, each, plus: 0 });
@@ -221,8 +216,35 @@ impl Lowering<'_> {
         self.step(Step::Scan(scan), &[(ids, out_ids), (nearest, out_scores)]);
     }
 
-    fn reference(&mut self, reference: ReferenceId, width: usize, element: Element) -> ReferenceSlot {
-        let same = |known: &ReferenceSpec| known.reference == reference && known.element == element;
+    /// The queries as the search has them, and what makes their squares (and them).
+    fn queries(
+        &mut self,
+        queries: BufferId,
+        squares: BufferId,
+        slot: ReferenceSlot,
+        shape: &SearchShape,
+    ) -> (BufferId, Launch) {
+        let space = Space { count: Count::Rows, outer: 1, n: shape.width };
+        let (from, to) = (Argument::Buffer(queries), Argument::Buffer(squares));
+        if !shape.is_centred() {
+            return (queries, self.squares(space, shape.element, from, to));
+        }
+        let centred = self.buffer(Size::of(Count::Rows, shape.width * shape.element.bytes()));
+        let mut group = RowKernel::new(space);
+        group.notes("centre");
+        let query = group.load(from, shape.element, space.n, 0);
+        let query = group.subtract(query, Argument::ReferenceCentre(slot));
+        group.store(query, Argument::Buffer(centred), space.n, 0);
+        let squares = group.squares(query);
+        group.store(squares, to, 1, 0);
+        (centred, group.finish(|kernel| self.kernel(kernel)))
+    }
+
+    fn reference(&mut self, reference: ReferenceId, shape: &SearchShape) -> ReferenceSlot {
+        let (width, element, is_centred) = (shape.width, shape.element, shape.is_centred());
+        let same = |known: &ReferenceSpec| {
+            (known.reference, known.element, known.is_centred) == (reference, element, is_centred)
+        };
         if let Some(known) = self.references.iter().position(same) {
             return ReferenceSlot(known);
         }
@@ -230,7 +252,7 @@ impl Lowering<'_> {
         let space = Space { count: Count::ReferenceRows(slot), outer: 1, n: width };
         let (vectors, squares) = (Argument::ReferenceVectors(slot), Argument::ReferenceNorms(slot));
         let prepare = self.squares(space, element, vectors, squares);
-        self.references.push(ReferenceSpec { reference, width, element, prepare });
+        self.references.push(ReferenceSpec { reference, width, element, is_centred, prepare });
         slot
     }
 

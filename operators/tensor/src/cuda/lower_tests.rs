@@ -126,15 +126,16 @@ fn a_scale_is_no_vector_of_its_group() {
 #[test]
 fn a_search_keeps_the_squares_of_queries_and_matrix() {
     let mut b = GraphBuilder::new();
-    let x = b.tensor("x", Element::F16, [8]).unwrap();
+    let x = b.tensor("x", Element::F32, [8]).unwrap();
     let reference = b.reference("reference", 8).unwrap();
     for (name, metric) in [("near", Metric::L2), ("like", Metric::Cosine)] {
         let (ids, _) = b.top_k(x, reference, metric, 5).unwrap();
         b.output(name, ids).unwrap();
     }
     let program = lower(&b.build().unwrap()).unwrap();
-    assert_eq!(outline(&program), ["squares", "scan", "squares", "scan"]);
-    assert_eq!(program.references.len(), 1);
+    // Distances are of what is left without the centre, angles of the whole.
+    assert_eq!(outline(&program), ["centre", "scan", "squares", "scan"]);
+    assert_eq!(program.references.iter().map(|spec| spec.is_centred).collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //!
 //! Nothing here but `device` knows the driver, and `device` is there with the feature `cuda` alone.
 
+pub mod centre;
 #[cfg(feature = "cuda")]
 pub mod device;
 pub mod kernel;

@@ -167,6 +167,9 @@ pub enum Constant {
 /// Uploading one is: `rows * width` elements, converted to `element`, row after row; `rows` ids of
 /// `i64`; room for `rows` norms of `f32`; then `prepare`, which computes the norms. All of it anew
 /// for every new matrix. With 0 rows the three may be null.
+///
+/// Where it is centred, its [`centre`](super::centre) is taken from every vector before that is
+/// converted, and is uploaded too: `width` elements of `f32`, whatever the rows are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceSpec {
     /// The graph's reference matrix.
@@ -175,6 +178,8 @@ pub struct ReferenceSpec {
     pub width: usize,
     /// `f32` or `f16`.
     pub element: Element,
+    /// For a search by distance.
+    pub is_centred: bool,
     /// Fills the norms. Its counts and arguments are of this reference alone.
     pub prepare: Launch,
 }
@@ -257,6 +262,8 @@ pub enum Argument {
     ReferenceNorms(ReferenceSlot),
     /// A pointer to a reference's ids, `i64`.
     ReferenceIds(ReferenceSlot),
+    /// A pointer to the centre of a reference that is centred, `f32`.
+    ReferenceCentre(ReferenceSlot),
     /// A number, as `i64`.
     Count(Count),
 }
@@ -365,6 +372,19 @@ impl Step {
                 let launches = scan.select.buffers().chain(scan.finish.buffers());
                 [scan.queries, scan.scores].into_iter().chain(launches).collect()
             }
+        }
+    }
+}
+
+impl Argument {
+    /// The reference matrix that it points into.
+    pub fn reference(&self) -> Option<ReferenceSlot> {
+        match self {
+            Argument::ReferenceVectors(slot)
+            | Argument::ReferenceNorms(slot)
+            | Argument::ReferenceIds(slot)
+            | Argument::ReferenceCentre(slot) => Some(*slot),
+            Argument::Buffer(_) | Argument::Constant(_) | Argument::Count(_) => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod cases;
 mod compare;
+mod far_cluster;
 mod generate;
 mod graphs;
 mod models;
@@ -80,6 +81,7 @@ fn the_cuda_programs_conform_under_the_shim() {
     let backend = &shim::ShimBackend;
     graphs::run_graphs(backend).require("cuda kernels, graphs");
     protocol::run_protocol(backend).require("cuda kernels, plans");
+    far_cluster::run_far_cluster(backend).require("cuda kernels, a far cluster");
     random_graphs::run_random(backend, SEEDS).require("cuda kernels, random graphs");
     models::run_random_model(backend).require("cuda kernels, a model");
 }

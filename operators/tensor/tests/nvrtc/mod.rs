@@ -52,15 +52,15 @@ impl Backend for Collector {
     }
 }
 
-/// Every kernel of the test matrix, each once.
-fn kernels() -> Vec<Kernel> {
+/// Every kernel of the test matrix and of so many random graphs, each once.
+pub fn kernels(seeds: u64) -> Vec<Kernel> {
     let collector = Collector::default();
     // What they report is that nothing runs.
     let reports = [
         cases::run_ops(&collector),
         graphs::run_graphs(&collector),
         protocol::run_protocol(&collector),
-        random_graphs::run_random(&collector, SEEDS),
+        random_graphs::run_random(&collector, seeds),
     ];
     assert!(reports.iter().all(|report| !report.failures.is_empty()));
     matrix::graphs().iter().for_each(|graph| collector.take(graph).expect("lowers"));
@@ -72,7 +72,7 @@ fn kernels() -> Vec<Kernel> {
 
 #[test]
 fn nvrtc_compiles_every_kernel_for_sm_90() {
-    let kernels = kernels();
+    let kernels = kernels(SEEDS);
     // Only kernels of one library together: each must stand without the others.
     let parts = kernels.chunk_by(|left, right| left.library() == right.library());
     let parts: Vec<&[Kernel]> = parts.flat_map(|part| part.chunks(TOGETHER)).collect();

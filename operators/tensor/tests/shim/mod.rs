@@ -21,7 +21,7 @@ use thalweg_tensor::cuda::program::{
     Argument, BufferId, Constant, Counts, Gemm, Launch, ReferenceSpec, Step,
 };
 use thalweg_tensor::cuda::scan::{Scan, ScanPart};
-use thalweg_tensor::cuda::{self, Layout, Program};
+use thalweg_tensor::cuda::{self, Layout, Program, centre};
 use thalweg_tensor::op::ReferenceId;
 use thalweg_tensor::{
     Backend, Element, Error, Graph, Limits, Plan, ReferenceMatrix, Result, Tensor, TensorBatch, Weights,
@@ -44,6 +44,7 @@ struct UploadedReference {
     vectors: Memory,
     norms: Memory,
     ids: Memory,
+    centre: Memory,
 }
 
 /// A batch on the "device".
@@ -112,11 +113,13 @@ fn uploaded(graph: &Graph, weights: &Weights, constant: &Constant) -> Result<Mem
 impl ShimPlan {
     fn upload(&self, spec: &ReferenceSpec, matrix: &ReferenceMatrix, slot: usize) -> UploadedReference {
         let ids: Vec<u8> = matrix.ids().iter().flat_map(|id| id.to_le_bytes()).collect();
+        let centre = if spec.is_centred { centre::centre(matrix) } else { vec![0.0; matrix.width()] };
         let mut uploaded = UploadedReference {
             rows: matrix.rows(),
-            vectors: Memory::of(&gemm::stored(matrix.vectors(), spec.element)),
+            vectors: Memory::of(&gemm::stored(&centre::centred(matrix.vectors(), &centre), spec.element)),
             norms: Memory::new(matrix.rows() * size_of::<f32>()),
             ids: Memory::of(&ids),
+            centre: Memory::of(&gemm::stored(&centre, Element::F32)),
         };
         let mut reference_rows = vec![0; slot + 1];
         reference_rows[slot] = matrix.rows();
@@ -129,6 +132,7 @@ impl ShimPlan {
                 Argument::ReferenceVectors(_) => uploaded.vectors.address(0),
                 Argument::ReferenceNorms(_) => uploaded.norms.address(0),
                 Argument::ReferenceIds(_) => uploaded.ids.address(0),
+                Argument::ReferenceCentre(_) => uploaded.centre.address(0),
                 Argument::Count(count) => counts.get(*count) as u64,
                 Argument::Buffer(_) | Argument::Constant(_) => panic!("prepares a reference from elsewhere"),
             })
@@ -205,6 +209,7 @@ impl Run<'_> {
             Argument::ReferenceVectors(slot) => self.plan.references[slot.0].vectors.address(0),
             Argument::ReferenceNorms(slot) => self.plan.references[slot.0].norms.address(0),
             Argument::ReferenceIds(slot) => self.plan.references[slot.0].ids.address(0),
+            Argument::ReferenceCentre(slot) => self.plan.references[slot.0].centre.address(0),
             Argument::Count(count) => self.counts.get(*count) as u64,
         }
     }

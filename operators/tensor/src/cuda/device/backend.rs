@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::constants::{Constants, Origin};
 use super::context::{Device, Facts};
-use super::device_reference::{DeviceReference, HeldReference};
+use super::device_reference::{DeviceReference, Filling, HeldReference};
 use super::failure::Failure;
 use super::kernel_cache::KernelCache;
 use super::kernels::{Kernels, LoadedKernel};
@@ -15,8 +15,8 @@ use super::plan::{CudaPlan, check_width};
 use super::probe::Probe;
 use super::slot::Slot;
 use super::upload::Uploader;
-use crate::cuda::lower;
 use crate::cuda::program::{Program, ReferenceSlot, Step};
+use crate::cuda::{Kernel, lower};
 use crate::{Backend, Error, Graph, Limits, Plan, ReferenceMatrix, Result, Weights};
 
 /// A CUDA device.
@@ -30,12 +30,13 @@ pub(super) struct Shared {
     pub(super) kernels: Arc<Kernels>,
     pub(super) matmuls: Matmuls,
     uploads: Mutex<Uploads>,
+    uploader: Arc<Mutex<Uploader>>,
     pub(super) device: Arc<Device>,
 }
 
-/// What was uploaded and still is there, so that the next plan need not. One upload at a time.
+/// What was uploaded and still is there, so that the next plan need not.
+#[derive(Default)]
 struct Uploads {
-    uploader: Uploader,
     constants: Vec<Weak<Constants>>,
     references: Vec<Weak<DeviceReference>>,
 }
@@ -85,6 +86,18 @@ impl CudaBackend {
         self.shared.device.check().is_ok()
     }
 
+    /// Compiles kernels ahead of the plans that want them, by up to so many threads at once; they are
+    /// kept, in memory and on disk.
+    ///
+    /// # Errors
+    /// When one does not compile, or the device fails.
+    pub fn prepare(&self, kernels: &[Kernel], threads: usize) -> Result<()> {
+        let shared = &self.shared;
+        shared.device.check()?;
+        let made = shared.kernels.get_all(kernels, threads);
+        made.map(drop).map_err(|failure| shared.device.error(failure))
+    }
+
     /// The rates that this device reaches, for benchmarks.
     ///
     /// # Errors
@@ -117,7 +130,10 @@ impl Backend for CudaBackend {
         shared.device.check()?;
         check_references(graph, references)?;
         let program = Arc::new(lower(graph)?);
-        let kernels = shared.load_kernels(&program)?;
+        let kernels = shared
+            .kernels
+            .get_all(&program.kernels, limits.threads)
+            .map_err(|failure| shared.device.error(failure))?;
         let budget = MemoryBudget::new(limits.memory_bytes_max);
         let constants = shared.constants(&budget, Origin::new(&program, graph, weights)?)?;
         let held = (0..program.references.len())
@@ -127,6 +143,9 @@ impl Backend for CudaBackend {
                 shared.reference(&budget, &program, &kernels, ReferenceSlot(slot), matrix).map(Arc::new)
             })
             .collect::<Result<Vec<_>>>()?;
+        for reference in &held {
+            reference.reference.wait().map_err(|failure| shared.device.error(failure))?;
+        }
         let in_flight_max = limits.in_flight_max.max(1);
         let workspace_bytes =
             workspace_bytes(&program, shared.device.facts(), budget.bytes_left(), in_flight_max);
@@ -153,26 +172,19 @@ impl Backend for CudaBackend {
 
 impl Shared {
     fn new(device: &Arc<Device>) -> Result<Shared, Failure> {
-        let uploader = Uploader::new(device)?;
+        let uploader = Arc::new(Mutex::new(Uploader::new(device)?));
         let kernels = Arc::new(Kernels::new(device, KernelCache::of_the_user())?);
         Ok(Shared {
             matmuls: Matmuls::new(device.libraries(), &kernels)?,
             kernels,
-            uploads: Mutex::new(Uploads { uploader, constants: Vec::new(), references: Vec::new() }),
+            uploads: Mutex::default(),
+            uploader,
             device: Arc::clone(device),
         })
     }
 
     fn uploads(&self) -> MutexGuard<'_, Uploads> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn load_kernels(&self, program: &Program) -> Result<Vec<Arc<LoadedKernel>>> {
-        program
-            .kernels
-            .iter()
-            .map(|kernel| self.kernels.get(kernel).map_err(|failure| self.device.error(failure)))
-            .collect()
     }
 
     /// The constants, counted in the plan's budget; from another plan where it has the same.
@@ -187,18 +199,20 @@ impl Shared {
         if let Some(constants) = there {
             return Ok((constants, share));
         }
-        let constants = Constants::upload(device, &mut uploads.uploader, origin)
+        let mut uploader = self.uploader.lock().unwrap_or_else(PoisonError::into_inner);
+        let constants = Constants::upload(device, &mut uploader, origin)
             .map_err(|failure| device.error(failure.while_doing("uploading the weights")))?;
         let constants = Arc::new(constants);
         uploads.constants.push(Arc::downgrade(&constants));
         Ok((constants, share))
     }
 
-    /// A reference matrix, counted in the plan's budget; from another plan where it has the same.
+    /// A reference matrix, counted in the plan's budget; from another plan where it has the same. Its
+    /// content may still be on its way.
     pub(super) fn reference(
         &self,
         budget: &MemoryBudget,
-        program: &Program,
+        program: &Arc<Program>,
         kernels: &[Arc<LoadedKernel>],
         slot: ReferenceSlot,
         matrix: &Arc<ReferenceMatrix>,
@@ -222,10 +236,16 @@ impl Shared {
             .get(spec.prepare.kernel.0)
             .ok_or_else(|| Failure::Refused(format!("the program has no {:?}", spec.prepare.kernel)))
             .and_then(|prepare| {
-                DeviceReference::upload(device, &mut uploads.uploader, program, slot, prepare, matrix)
+                DeviceReference::start(Filling {
+                    device: Arc::clone(device),
+                    uploader: Arc::clone(&self.uploader),
+                    program: Arc::clone(program),
+                    slot,
+                    prepare: Arc::clone(prepare),
+                    matrix: Arc::clone(matrix),
+                })
             })
             .map_err(|failure| device.error(failure.while_doing(&format!("uploading {what}"))))?;
-        let reference = Arc::new(reference);
         uploads.references.push(Arc::downgrade(&reference));
         Ok(HeldReference { reference, _share: share })
     }

@@ -94,7 +94,15 @@ impl Constants {
         // Counted in each plan's budget; see `CudaBackend::constants`.
         let memory = DeviceMemory::allocate(device, &MemoryBudget::new(usize::MAX), bytes)?;
         let addresses: Vec<u64> = begins.iter().map(|begin| memory.address() + *begin as u64).collect();
-        for (spec, address) in origin.specs.iter().zip(&addresses) {
+        let filled = Constants::fill(&origin, &addresses, uploader);
+        // Whatever became of it: nothing is freed under a copy.
+        let finished = uploader.finish();
+        filled.and(finished)?;
+        Ok(Constants { _memory: memory, addresses, made_from: origin })
+    }
+
+    fn fill(origin: &Origin, addresses: &[u64], uploader: &mut Uploader) -> Result<(), Failure> {
+        for (spec, address) in origin.specs.iter().zip(addresses) {
             let bytes = origin.bytes_of(spec)?;
             match spec {
                 Constant::Bytes(content) => {
@@ -117,8 +125,7 @@ impl Constants {
                 }
             }
         }
-        uploader.finish()?;
-        Ok(Constants { _memory: memory, addresses, made_from: origin })
+        Ok(())
     }
 
     /// Where each constant is.

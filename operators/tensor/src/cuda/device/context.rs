@@ -138,7 +138,8 @@ fn open_context(ordinal: usize) -> Result<Arc<CudaContext>, DriverError> {
 }
 
 fn facts(context: &CudaContext) -> Result<Facts, DriverError> {
-    let fact = |attribute| context.attribute(attribute).map(|value| value.max(0) as usize);
+    // For reports alone: what a driver does not tell must not keep a device from being used.
+    let fact = |attribute| context.attribute(attribute).map_or(0, |value| value.max(0) as usize);
     let (major, minor) = context.compute_capability()?;
     let mut version = 0;
     // SAFETY: an integer to write to.
@@ -146,13 +147,13 @@ fn facts(context: &CudaContext) -> Result<Facts, DriverError> {
     Ok(Facts {
         name: context.name()?,
         compute_capability: (major.max(0) as u32, minor.max(0) as u32),
-        multiprocessors: fact(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        multiprocessors: fact(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
         memory_bytes: context.total_mem()?,
-        cache_bytes: fact(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
-        shared_bytes_max: fact(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-        bus_bits: fact(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?,
-        memory_clock_khz: fact(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?,
-        clock_khz: fact(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?,
+        cache_bytes: fact(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+        shared_bytes_max: fact(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        bus_bits: fact(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH),
+        memory_clock_khz: fact(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE),
+        clock_khz: fact(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE),
         driver: format!("{}.{}", version / 1000, version % 1000 / 10),
     })
 }

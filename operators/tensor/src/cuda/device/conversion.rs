@@ -28,6 +28,25 @@ impl Floats for [f32] {
     }
 }
 
+/// Vectors with the same one taken from each.
+pub(super) struct Centred<'a> {
+    pub(super) vectors: &'a [f32],
+    pub(super) centre: &'a [f32],
+}
+
+impl Floats for Centred<'_> {
+    fn len(&self) -> usize {
+        self.vectors.len()
+    }
+
+    fn read(&self, first: usize, out: &mut [f32]) {
+        self.vectors.read(first, out);
+        let width = self.centre.len().max(1);
+        let centre = self.centre.iter().cycle().skip(first % width);
+        out.iter_mut().zip(centre).for_each(|(element, centre)| *element -= centre);
+    }
+}
+
 impl Floats for StoredTensor {
     fn len(&self) -> usize {
         self.data.len() / self.element.bytes()
@@ -125,6 +144,20 @@ mod tests {
             let mut out = vec![0; count * 2];
             convert(&[&left, &right], Element::F16, first, &mut out);
             assert_eq!(halves(&out), want[first..first + count], "{first} {count}");
+        }
+    }
+
+    #[test]
+    fn a_centre_is_taken_from_vectors_wherever_reading_begins() {
+        let vectors: Vec<f32> = (0..3_000).map(|n| 500.0 + n as f32 / 64.0).collect();
+        let centre = [500.0, 501.0, 502.0];
+        let want = crate::cuda::centre::centred(&vectors, &centre);
+        for (first, count) in [(0, 3_000), (1, 2_999), (1_025, 1_024), (2_999, 1)] {
+            let mut out = vec![0; count * 4];
+            convert(&[&Centred { vectors: &vectors, centre: &centre }], Element::F32, first, &mut out);
+            let bytes: Vec<u8> =
+                want[first..first + count].iter().flat_map(|value| value.to_le_bytes()).collect();
+            assert_eq!(out, bytes, "{first} {count}");
         }
     }
 

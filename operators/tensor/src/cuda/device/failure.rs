@@ -72,6 +72,7 @@ fn severity(code: CUresult) -> Severity {
         | CUDA_ERROR_NO_DEVICE
         | CUDA_ERROR_ECC_UNCORRECTABLE
         | CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | CUDA_ERROR_CONTAINED
         | CUDA_ERROR_ILLEGAL_ADDRESS
         | CUDA_ERROR_LAUNCH_TIMEOUT
         | CUDA_ERROR_CONTEXT_IS_DESTROYED
@@ -82,6 +83,7 @@ fn severity(code: CUresult) -> Severity {
         | CUDA_ERROR_INVALID_ADDRESS_SPACE
         | CUDA_ERROR_INVALID_PC
         | CUDA_ERROR_LAUNCH_FAILED
+        | CUDA_ERROR_TENSOR_MEMORY_LEAK
         | CUDA_ERROR_SYSTEM_NOT_READY
         | CUDA_ERROR_MPS_CONNECTION_FAILED
         | CUDA_ERROR_MPS_RPC_FAILURE
@@ -102,6 +104,7 @@ mod tests {
         assert!(lost(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
         assert!(lost(CUresult::CUDA_ERROR_ECC_UNCORRECTABLE));
         assert!(lost(CUresult::CUDA_ERROR_LAUNCH_FAILED));
+        assert!(lost(CUresult::CUDA_ERROR_CONTAINED));
         assert!(!lost(CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES));
         assert!(!lost(CUresult::CUDA_ERROR_INVALID_VALUE));
         let failure = Failure::from(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY));

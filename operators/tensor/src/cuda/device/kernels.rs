@@ -17,8 +17,12 @@ pub(super) struct Kernels {
     device: Arc<Device>,
     cache: KernelCache,
     compiler: String,
-    loaded: Mutex<HashMap<blake3::Hash, Arc<LoadedKernel>>>,
+    loaded: Mutex<HashMap<blake3::Hash, Arc<Entry>>>,
 }
+
+/// Held while its kernel is compiled: tasks that start together want the same kernels, and others may
+/// be compiled meanwhile.
+type Entry = Mutex<Option<Arc<LoadedKernel>>>;
 
 /// A kernel that can be launched.
 pub(super) struct LoadedKernel {
@@ -45,14 +49,54 @@ impl Kernels {
         let options: Vec<String> = NVRTC_OPTIONS.iter().map(|option| (*option).to_owned()).collect();
         let recipe = Recipe { source: &source, arch: &arch, options: &options, compiler: &self.compiler };
         let hash = recipe.hash();
-        // Held while compiling: tasks that start together want the same kernels.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = loaded.get(&hash) {
+        let entry = {
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(loaded.entry(hash).or_default())
+        };
+        let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*entry {
             return Ok(Arc::clone(kernel));
         }
         let made = Arc::new(self.load(hash, &recipe, &kernel.name)?);
-        loaded.insert(hash, Arc::clone(&made));
+        *entry = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Makes the device's context that of this thread.
+    pub(super) fn bind(&self) -> Result<(), Failure> {
+        Ok(self.device.context().bind_to_thread()?)
+    }
+
+    /// All of them, compiled by up to so many threads at once where they must be.
+    pub(super) fn get_all(
+        &self,
+        kernels: &[Kernel],
+        threads: usize,
+    ) -> Result<Vec<Arc<LoadedKernel>>, Failure> {
+        let each = kernels.len().div_ceil(threads.max(1)).max(1);
+        let get = |kernel: &Kernel| self.get(kernel);
+        std::thread::scope(|scope| {
+            let mut parts = kernels.chunks(each);
+            let first = parts.next().unwrap_or_default();
+            let others: Vec<_> = parts
+                .map(|part| {
+                    scope.spawn(move || {
+                        self.bind()?;
+                        part.iter().map(get).collect::<Result<Vec<_>, Failure>>()
+                    })
+                })
+                .collect();
+            let mut all = first.iter().map(get).collect::<Result<Vec<_>, Failure>>();
+            for other in others {
+                let ended = || Failure::Refused("a thread that compiles kernels has ended".to_owned());
+                let part = other.join().unwrap_or_else(|_| Err(ended()));
+                all = all.and_then(|mut all| {
+                    all.extend(part?);
+                    Ok(all)
+                });
+            }
+            all
+        })
     }
 
     fn load(&self, hash: blake3::Hash, recipe: &Recipe<'_>, name: &str) -> Result<LoadedKernel, Failure> {

@@ -31,6 +31,7 @@ pub(super) struct ReferencePlaces {
     pub(super) vectors: u64,
     pub(super) norms: u64,
     pub(super) ids: u64,
+    pub(super) centre: u64,
 }
 
 impl Places<'_> {
@@ -54,6 +55,7 @@ impl Places<'_> {
             Argument::ReferenceVectors(slot) => self.reference(slot)?.vectors,
             Argument::ReferenceNorms(slot) => self.reference(slot)?.norms,
             Argument::ReferenceIds(slot) => self.reference(slot)?.ids,
+            Argument::ReferenceCentre(slot) => self.reference(slot)?.centre,
             Argument::Count(count) => counts.get(count) as u64,
         })
     }
@@ -125,7 +127,7 @@ mod tests {
         };
         let counts = rows(2);
         let layout = program.layout(&counts);
-        let references = [ReferencePlaces { vectors: 1, norms: 2, ids: 3 }];
+        let references = [ReferencePlaces { vectors: 1, norms: 2, ids: 3, centre: 4 }];
         let places = Places { arena: 1 << 20, layout: &layout, constants: &[77], references: &references };
         let at = |argument| places.argument(argument, &counts);
         assert_eq!(at(Argument::Buffer(BufferId(0))), Ok(1 << 20));
@@ -134,6 +136,7 @@ mod tests {
         assert_eq!(at(Argument::ReferenceVectors(ReferenceSlot(0))), Ok(1));
         assert_eq!(at(Argument::ReferenceNorms(ReferenceSlot(0))), Ok(2));
         assert_eq!(at(Argument::ReferenceIds(ReferenceSlot(0))), Ok(3));
+        assert_eq!(at(Argument::ReferenceCentre(ReferenceSlot(0))), Ok(4));
         assert_eq!(at(Argument::Count(Count::Rows)), Ok(2));
         assert!(at(Argument::Constant(ConstantId(1))).is_err());
         assert!(at(Argument::ReferenceIds(ReferenceSlot(1))).is_err());

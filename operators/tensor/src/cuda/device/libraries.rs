@@ -6,6 +6,8 @@
 
 use cudarc::{cublaslt, driver, nvrtc};
 
+use super::timing::ELAPSED_TIME;
+
 /// Proof that all libraries are loaded; what calls them asks for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Libraries(());
@@ -43,7 +45,7 @@ const LIBRARIES: [Library; 3] = [
     Library {
         name: "NVRTC",
         files: &["nvrtc"],
-        from: "the CUDA toolkit 12, or the Python package nvidia-cuda-nvrtc-cu12",
+        from: "the CUDA toolkit 12 or 13, or the Python package nvidia-cuda-nvrtc(-cu12)",
         functions: &NVRTC_FUNCTIONS,
         is_present: nvrtc::sys::is_culib_present,
         // SAFETY: as above.
@@ -52,7 +54,7 @@ const LIBRARIES: [Library; 3] = [
     Library {
         name: "cuBLASLt",
         files: &["cublasLt"],
-        from: "the CUDA toolkit 12, or the Python package nvidia-cublas-cu12",
+        from: "the CUDA toolkit 12 or 13, or the Python package nvidia-cublas(-cu12)",
         functions: &CUBLASLT_FUNCTIONS,
         is_present: cublaslt::sys::is_culib_present,
         // SAFETY: as above.
@@ -81,7 +83,7 @@ const DRIVER_FUNCTIONS: [&str; 33] = [
     "cuEventRecord",
     "cuEventQuery",
     "cuEventSynchronize",
-    "cuEventElapsedTime",
+    ELAPSED_TIME,
     "cuEventDestroy_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
@@ -171,7 +173,7 @@ fn file_names(library: &Library) -> Vec<String> {
     let plain = |file: &&str| {
         cudarc::get_lib_name_candidates(file)
             .into_iter()
-            .filter(|name| name.ends_with(".so") || name.ends_with(".1") || name.ends_with(".12"))
+            .filter(|name| [".so", ".1", ".12", ".13"].iter().any(|end| name.ends_with(end)))
             .filter(|name| !name.contains("64"))
             .collect::<Vec<_>>()
     };
@@ -209,9 +211,11 @@ pub(super) mod tests {
             "libcuda.so.1",
             "NVRTC",
             "libnvrtc.so.12",
-            "nvidia-cuda-nvrtc-cu12",
+            "libnvrtc.so.13",
+            "nvidia-cuda-nvrtc",
             "cuBLASLt",
             "libcublasLt.so.12",
+            "libcublasLt.so.13",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

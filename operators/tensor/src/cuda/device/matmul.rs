@@ -99,7 +99,7 @@ impl Matmuls {
         let unsupported = |started: &Result<(), CublasError>| started.is_err_and(is_unsupported);
         // SAFETY: the caller's promise.
         let mut started = unsafe { self.run(&exact, &bucket, at, stream) };
-        if bucket.rows != shape.rows && unsupported(&started) {
+        if bucket.rows != shape.rows && started.is_err_and(is_of_the_algorithm) {
             // An algorithm of the bucket that cannot do this very number of rows: ask for its own.
             // SAFETY: the caller's promise; nothing was started before.
             started = unsafe { self.run(&exact, shape, at, stream) };
@@ -215,7 +215,10 @@ impl Matmuls {
 
 impl Drop for Matmuls {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, destroyed here only. There is nothing to be done about a failure.
+        // On whatever thread this is: what cuBLASLt gives back is this device's. There is nothing to
+        // be done about a failure.
+        let _ = self.kernels.bind();
+        // SAFETY: made by `new`, destroyed here only.
         let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
@@ -226,6 +229,12 @@ const UNSUPPORTED: sys::cublasStatus_t = sys::cublasStatus_t::CUBLAS_STATUS_NOT_
 /// among them: that is a mistake of ours, and must not hide behind a slow kernel.
 fn is_unsupported(error: CublasError) -> bool {
     error.0 == UNSUPPORTED
+}
+
+/// Whether an algorithm that was chosen for other rows may be to blame: cuBLASLt calls it invalid where
+/// it wants more scratch than there is.
+fn is_of_the_algorithm(error: CublasError) -> bool {
+    is_unsupported(error) || error.0 == sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE
 }
 
 /// The number of rows for which an algorithm is asked: packed batches have any number of tokens,

@@ -2,7 +2,7 @@
 //!
 //! This is the only place that knows the driver, NVRTC and cuBLASLt. They are loaded when a device
 //! is opened, so a binary starts without them. What can be decided without a device is in pure
-//! modules with tests (`batch_parts`, `arena_bound`, `staging`, `launch`, `pipeline`,
+//! modules with tests (`batch_parts`, `arena_bound`, `arrival`, `staging`, `launch`, `pipeline`,
 //! `memory_budget`, `kernel_cache`, `conversion`); what is left talks to the driver and decides
 //! nothing. `docs/gpu.md` says what of it has run on a device.
 //!
@@ -11,6 +11,7 @@
 //! still use it; a lost device answers every later call with the same error.
 
 mod arena_bound;
+mod arrival;
 mod backend;
 mod batch_parts;
 mod compiler;
@@ -34,6 +35,7 @@ mod run;
 mod search_stream;
 mod slot;
 mod staging;
+mod timing;
 mod upload;
 
 pub use backend::CudaBackend;

@@ -25,6 +25,7 @@ use super::pipeline::Pipeline;
 use super::run::{PartEvents, Runner};
 use super::slot::{Slot, SlotParts};
 use super::staging::{Staging, axis_offsets};
+use super::timing::milliseconds as milliseconds_between;
 use crate::backend::Finished;
 use crate::cuda::program::{Counts, Program, ReferenceSlot};
 use crate::op::ReferenceId;
@@ -234,9 +235,11 @@ impl CudaPlan {
                 }
                 Err(failure) => {
                     // Of a batch that failed nothing may be under way. The failure says more than
-                    // what the wait for it may answer.
-                    let _ = slot.synchronize();
-                    return Err(failure);
+                    // what the wait for it may answer, but that the device is lost.
+                    return Err(match slot.synchronize() {
+                        Err(Failure::Lost(reason)) => Failure::Lost(format!("{failure:?}, then {reason}")),
+                        _ => failure,
+                    });
                 }
             }
         }
@@ -320,6 +323,7 @@ impl CudaPlan {
                     kernels: &self.kernels,
                     matmuls: &self.shared.matmuls,
                     places,
+                    references: &self.references,
                     workspace,
                     stream,
                     search,
@@ -361,10 +365,10 @@ fn wait(batch: &UnderWay, last_end: Option<&CudaEvent>) -> Result<Duration, Fail
     batch.slot.done().synchronize()?;
     let mut milliseconds = 0.0;
     for events in &batch.events {
-        milliseconds += events.begin.elapsed_ms(&events.end)?;
+        milliseconds += milliseconds_between(&events.begin, &events.end)?;
     }
     if let (Some(before), Some(last)) = (last_end, batch.events.last()) {
-        milliseconds = milliseconds.min(before.elapsed_ms(&last.end)?);
+        milliseconds = milliseconds.min(milliseconds_between(before, &last.end)?);
     }
     Ok(Duration::try_from_secs_f32(milliseconds.max(0.0) / 1_000.0).unwrap_or_default())
 }

@@ -10,6 +10,7 @@ use super::device_memory::{DeviceMemory, PinnedMemory};
 use super::failure::Failure;
 use super::matmul::{MatmulAddresses, MatmulShape, Matmuls};
 use super::memory_budget::MemoryBudget;
+use super::timing::milliseconds;
 use crate::Element;
 use crate::cuda::program::Epilogue;
 
@@ -100,7 +101,7 @@ impl Bench<'_> {
             work(self)?;
         }
         let end = self.event(stream)?;
-        Ok(f64::from(begin.elapsed_ms(&end)?) / 1_000.0 / ROUNDS as f64)
+        Ok(f64::from(milliseconds(&begin, &end)?) / 1_000.0 / ROUNDS as f64)
     }
 
     fn memory_rate(&mut self) -> Result<f64, Failure> {

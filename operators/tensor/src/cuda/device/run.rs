@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaEvent, CudaStream};
 
 use super::device_memory::PinnedMemory;
+use super::device_reference::HeldReference;
 use super::failure::Failure;
 use super::kernels::LoadedKernel;
 use super::launch::{Places, grid};
@@ -12,7 +13,7 @@ use super::matmul::{MatmulAddresses, MatmulShape, Matmuls};
 use super::search_stream::SearchStream;
 use super::staging::PartCopies;
 use crate::Element;
-use crate::cuda::program::{Argument, Counts, Epilogue, Gemm, Launch, Program, Step};
+use crate::cuda::program::{Argument, Counts, Epilogue, Gemm, Launch, Program, ReferenceSlot, Step};
 use crate::cuda::scan::{SCORES_BUFFERS, SCORES_MAX, Scan, ScanPart};
 
 /// What runs a program's steps: the device's kernels and products, and where everything is.
@@ -21,6 +22,8 @@ pub(super) struct Runner<'a> {
     pub(super) kernels: &'a [Arc<LoadedKernel>],
     pub(super) matmuls: &'a Matmuls,
     pub(super) places: Places<'a>,
+    /// Those that the places name: what reads one waits for its arrival.
+    pub(super) references: &'a [Arc<HeldReference>],
     /// Scratch of cuBLASLt: where, and how many bytes.
     pub(super) workspace: (u64, usize),
     pub(super) stream: &'a CudaStream,
@@ -103,6 +106,9 @@ impl Runner<'_> {
         let Some(kernel) = self.kernels.get(launch.kernel.0) else {
             return Err(Failure::Refused(format!("the program has no {:?}", launch.kernel)));
         };
+        for slot in launch.arguments.iter().filter_map(Argument::reference) {
+            self.arrival(slot)?;
+        }
         let mut arguments = launch
             .arguments
             .iter()
@@ -137,12 +143,19 @@ impl Runner<'_> {
         unsafe { self.matmuls.start(&shape, &at, self.stream) }
     }
 
+    /// Waits until a reference matrix that was replaced is there. What was put on the stream before runs
+    /// meanwhile.
+    fn arrival(&self, slot: ReferenceSlot) -> Result<(), Failure> {
+        self.references.get(slot.0).map_or(Ok(()), |held| held.reference.wait())
+    }
+
     /// # Safety
     /// As [`Runner::start`].
     unsafe fn scan(&self, scan: &Scan, counts: &Counts) -> Result<(), Failure> {
         let Some(search) = self.search else {
             return Err(Failure::Refused("the slot has no stream for searches".to_owned()));
         };
+        self.arrival(scan.reference)?;
         let reference = self.places.reference(scan.reference)?;
         let vectors = counts.reference_rows.get(scan.reference.0).copied().unwrap_or_default();
         let mut parts = 0;
