@@ -39,6 +39,7 @@ use crate::{Backend, Error, Graph, Limits, Plan, ReferenceMatrix, Result, Weight
 use isa::Isa;
 
 /// Computes on the threads that call it, and on as many more as a plan's limits say.
+pub(crate) use top_k::ReferenceTerms;
 #[derive(Clone, Copy, Debug)]
 pub struct CpuBackend {
     isa: Isa,
