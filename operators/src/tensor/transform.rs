@@ -239,8 +239,8 @@ impl Transform {
         weights.filter_map(|weight| self.weights.get(&weight.name)).map(|stored| stored.data.len()).sum()
     }
 
-    /// What an instance holds on the host: its own packed copy of the weights, scratch, and batches
-    /// that wait for the device.
+    /// What an instance holds on the host: the packed weights, which others may share, scratch, and
+    /// batches that wait for the device.
     fn instance_bytes(&self) -> usize {
         let waiting = (self.batching.in_flight_max + 2) * self.batching.bytes_max.min(4 << 20);
         self.weight_bytes() + self.limits.memory_bytes_max + waiting
@@ -355,8 +355,10 @@ impl OperatorFactory for Transform {
         *mode == Mode::Append || self.on_bad_row == OnBadRow::Fail
     }
 
+    /// Instances of a process share the packed weights.
     fn memory_bytes(&self, parallelism: u32) -> u64 {
-        self.instance_bytes() as u64 * u64::from(parallelism)
+        let (weights, instance) = (self.weight_bytes() as u64, self.instance_bytes() as u64);
+        weights + (instance - weights) * u64::from(parallelism)
     }
 
     /// Device, sizes, hashes.
