@@ -123,7 +123,8 @@ fn centre<'a>(vectors: impl Iterator<Item = &'a [f32]>, width: usize, grain: f64
 }
 
 /// The greatest power of two of which all elements are multiples; 0 where it is so small beside
-/// `greatest` that products would be rounded whatever they are multiplied with.
+/// `greatest` that products with others of the kind would be rounded: of most vectors the first few
+/// elements show that.
 pub(super) fn grain<'a>(elements: impl Iterator<Item = &'a f32>, greatest: f64) -> f64 {
     let mut grain = f64::INFINITY;
     for element in elements.filter(|element| **element != 0.0) {
@@ -133,7 +134,7 @@ pub(super) fn grain<'a>(elements: impl Iterator<Item = &'a f32>, greatest: f64) 
         let is_normal = bits >> 23 & 0xff != 0;
         let zeros = (fraction | u32::from(is_normal) << 23).trailing_zeros() as i32;
         grain = grain.min(f64::from(exponent + zeros).exp2());
-        if greatest >= EXACT * grain {
+        if greatest >= WHOLE * grain {
             return 0.0;
         }
     }
@@ -142,3 +143,6 @@ pub(super) fn grain<'a>(elements: impl Iterator<Item = &'a f32>, greatest: f64) 
 
 /// Multiples of a grain up to so many times it are `f32`s.
 pub(super) const EXACT: f64 = 16_777_216.0;
+
+/// Vectors may be so many times as long as the grain of their elements to be taken for whole numbers.
+const WHOLE: f64 = 16_384.0;
