@@ -291,6 +291,8 @@ fn load(
             matrix.width()
         )));
     }
+    // On this thread, so that no instance has to.
+    matrix.prepare();
     Ok((matrix, ReferenceVersion { name: name.to_string(), hash }))
 }
 

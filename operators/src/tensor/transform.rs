@@ -239,11 +239,10 @@ impl Transform {
         weights.filter_map(|weight| self.weights.get(&weight.name)).map(|stored| stored.data.len()).sum()
     }
 
-    /// What an instance holds on the host: its own packed copy of the weights, scratch, and batches
-    /// that wait for the device.
+    /// What an instance holds on the host for itself: scratch, and batches that wait for the device.
     fn instance_bytes(&self) -> usize {
         let waiting = (self.batching.in_flight_max + 2) * self.batching.bytes_max.min(4 << 20);
-        self.weight_bytes() + self.limits.memory_bytes_max + waiting
+        self.limits.memory_bytes_max + waiting
     }
 
     /// The column that buckets are made by: the first input of varying length.
@@ -366,10 +365,11 @@ impl OperatorFactory for Transform {
         }
     }
 
+    /// Instances of a process share weights and references.
     fn memory_bytes(&self, parallelism: u32) -> u64 {
         // Without its references the job is not built.
         let references = self.watch().map_or(0, |watch| watch.bytes());
-        self.instance_bytes() as u64 * u64::from(parallelism) + references as u64
+        (self.weight_bytes() + references) as u64 + self.instance_bytes() as u64 * u64::from(parallelism)
     }
 
     /// Device, sizes, hashes.

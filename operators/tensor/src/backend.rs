@@ -86,7 +86,8 @@ pub trait Plan: Send {
     /// When it has another width, or does not fit into memory beside the old one.
     fn set_reference(&mut self, reference: ReferenceId, matrix: Arc<ReferenceMatrix>) -> Result<()>;
 
-    /// Bytes that the plan holds on its device now: weights, references, scratch.
+    /// Bytes that the plan holds on its device now: weights, references, scratch. What plans of a
+    /// process share is counted in equal parts, so that their sum is what they hold together.
     fn device_bytes(&self) -> usize;
 }
 

@@ -1,6 +1,7 @@
 //! What top-k looks its neighbours up in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::buffer::{Buffer, ScalarBuffer};
@@ -9,18 +10,30 @@ use bytes::Bytes;
 use half::f16;
 use safetensors::tensor::Dtype;
 
+use crate::cpu::ReferenceTerms;
+use crate::op::Metric;
 use crate::safetensors_file::{FileTensor, SafetensorsFile};
 use crate::{Error, Result};
 
 /// Vectors with ids: the rows of a matrix that queries are compared with.
 ///
 /// A job may replace it while it runs; its width stays.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ReferenceMatrix {
     name: String,
     width: usize,
     vectors: ScalarBuffer<f32>,
     ids: ScalarBuffer<i64>,
+    /// What the CPU's look-ups know of the vectors, once for all plans.
+    terms: Arc<ReferenceTerms>,
+}
+
+/// The same vectors under the same names.
+impl PartialEq for ReferenceMatrix {
+    fn eq(&self, other: &ReferenceMatrix) -> bool {
+        let ReferenceMatrix { name, width, vectors, ids, terms: _ } = self;
+        *name == other.name && *width == other.width && *vectors == other.vectors && *ids == other.ids
+    }
 }
 
 impl ReferenceMatrix {
@@ -41,7 +54,7 @@ impl ReferenceMatrix {
                 format!("{} ids of vectors of {width} do not make {} elements", ids.len(), vectors.len()),
             ));
         }
-        Ok(ReferenceMatrix { name, width, vectors, ids })
+        Ok(ReferenceMatrix { name, width, vectors, ids, terms: Arc::default() })
     }
 
     /// Maps a safetensors file with a tensor `vectors` (`[n, d]`, `f32` or `f16`) and perhaps one
@@ -126,6 +139,17 @@ impl ReferenceMatrix {
         };
         let width = *width as usize;
         ReferenceMatrix::new(name, width, numbers, ids)
+    }
+
+    /// Computes, on the caller's thread, what the CPU needs to know of the vectors for any metric.
+    /// Who loads a matrix beside a running job calls it there; otherwise the first plan that is given
+    /// the matrix computes what its graph needs. All plans share it.
+    pub fn prepare(&self) {
+        self.terms.prepare(self, &[Metric::Dot, Metric::Cosine, Metric::L2]);
+    }
+
+    pub(crate) fn terms(&self) -> &ReferenceTerms {
+        &self.terms
     }
 
     /// Its name in the graph.

@@ -5,8 +5,10 @@
 //! Bias and activation are applied to a tile while it is in the first cache.
 //!
 //! Why not a crate's product: none takes weights packed beforehand, and for chunks of some hundred
-//! rows packing costs a third of what the processor can do. Of 144 x 384 x 1536 on one core, `gemm`
-//! 0.19 makes 80 GFLOP/s with AVX2 and 112 with AVX-512, `matrixmultiply` 55, this 170.
+//! rows packing costs a third of what the processor can do. On one core with AVX-512, products of
+//! 144 x 384 x 1536 and 144 x 1536 x 384 are made 1.2 to 1.6 times as fast as by `faer` 0.24.4 or by
+//! `matrixmultiply` 0.3.11, those of 2048 x 384 x 384 and 4096 x 768 x 768 1.0 to 1.2 times. The
+//! first takes `gemm` 0.19 with AVX-512 1.5 times as long.
 
 use super::aligned::Aligned;
 use super::isa::{Isa, kernel};

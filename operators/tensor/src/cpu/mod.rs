@@ -2,9 +2,10 @@
 //!
 //! A plan is a `program` of steps. Each thread takes a chunk of rows, small enough for its second
 //! cache, through all steps; so nothing is shared but weights, which are read only, and what is
-//! made in between hardly touches memory. Weights are packed when the graph is compiled, products
-//! are tiles in registers (`tile`), what works in place joins the step before it (`steps`), and
-//! everything is compiled for AVX-512, for AVX2 and for any machine, chosen at run time (`isa`).
+//! made in between hardly touches memory. Weights are packed when the graph is compiled, once for
+//! all plans of a process (`shared_programs`), products are tiles in registers (`tile`), what works
+//! in place joins the step before it (`steps`), and everything is compiled for AVX-512, for AVX2 and
+//! for any machine, chosen at run time (`isa`).
 //!
 //! Scratch is kept from batch to batch and bounded by [`Limits`]; the same batch makes the same
 //! bits, whatever the number of threads, as long as memory does not force other cuts (`chunk`).
@@ -24,6 +25,7 @@ mod program;
 mod quantise;
 mod rows;
 mod run;
+mod shared_programs;
 mod signatures;
 mod step;
 mod steps;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 
 use crate::{Backend, Error, Graph, Limits, Plan, ReferenceMatrix, Result, Weights};
 use isa::Isa;
+pub(crate) use top_k::ReferenceTerms;
 
 /// Computes on the threads that call it, and on as many more as a plan's limits say.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +84,7 @@ impl Backend for CpuBackend {
                 format!("the graph needs {}, there are {}", graph.references().len(), references.len()),
             ));
         }
-        let program = compile::compile(self.isa, graph, weights)?;
+        let program = shared_programs::program(self.isa, graph, weights)?;
         let references = references.iter().enumerate();
         let references: Result<Vec<_>> =
             references.map(|(index, matrix)| plan::prepare(graph, index, matrix.clone())).collect();

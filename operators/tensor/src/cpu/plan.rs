@@ -14,7 +14,7 @@ use crate::{Error, Graph, Plan, ReferenceMatrix, Result, TensorBatch};
 /// See the module.
 pub(super) struct CpuPlan {
     pub(super) graph: Graph,
-    pub(super) program: Program,
+    pub(super) program: Arc<Program>,
     pub(super) runner: Runner,
     /// What was computed and not yet asked for.
     pub(super) done: VecDeque<Result<Finished>>,
@@ -49,7 +49,7 @@ impl Plan for CpuPlan {
             Stage::Chunked(stage) => stage.steps.iter().map(|step| step.weight_bytes()).sum(),
             Stage::TopK(_) => 0,
         });
-        weights.sum::<usize>() + self.runner.bytes()
+        weights.sum::<usize>().div_ceil(Arc::strong_count(&self.program)) + self.runner.bytes()
     }
 }
 

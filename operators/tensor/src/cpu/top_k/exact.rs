@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 
 use super::reference::Reference;
+use crate::cpu::isa::kernel;
+use crate::cpu::lanes::Lanes;
 use crate::op::Metric;
 
 /// A vector of the reference and its score.
@@ -21,11 +23,17 @@ pub(super) struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    /// The `k` nearest of the rows that a scan found, of those that a scan leaves out, and, where
-    /// that is too few, of what is left, which scores NaN.
+    /// The `k` nearest of the rows that a scan found, with their copies, of those that a scan leaves
+    /// out, and, where that is too few, of what is left, which scores NaN.
     pub(super) fn candidates(&self, found: impl Iterator<Item = u32>, k: usize, nearest: &mut Vec<Scored>) {
-        let left_out = self.reference.irregular(self.metric).iter().copied();
-        nearest.extend(found.chain(left_out).map(|row| self.scored(row)));
+        let left_out = self.reference.terms(self.metric).irregular.iter().copied();
+        for row in found.chain(left_out) {
+            let scored = self.scored(row);
+            nearest.push(scored);
+            // Copies come after the first, so no more of them than are asked for can matter.
+            let copies = self.reference.copies().of(row).iter().take(k);
+            nearest.extend(copies.map(|row| Scored { row: *row, ..scored }));
+        }
         self.sort(nearest);
         let rows = self.reference.matrix().rows();
         if nearest.len() < k.min(rows) {
@@ -37,46 +45,66 @@ impl Scorer<'_> {
         nearest.truncate(k);
     }
 
-    /// The `k` nearest of all rows.
-    pub(super) fn all(&self, k: usize, nearest: &mut Vec<Scored>) {
-        let rows = self.reference.matrix().rows() as u32;
-        // Kept to twice as many as are asked for, so that a long reference needs no more memory.
-        for row in 0..rows {
-            nearest.push(self.scored(row));
-            if nearest.len() == 2 * k {
-                self.sort(nearest);
-                nearest.truncate(k);
-            }
-        }
-        self.sort(nearest);
-        nearest.truncate(k);
-    }
-
     fn sort(&self, scored: &mut [Scored]) {
-        let least_first = self.metric == Metric::L2;
-        scored.sort_unstable_by(|a, b| {
-            let by_score = match (a.score.is_nan(), b.score.is_nan()) {
-                (false, false) if least_first => a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal),
-                (false, false) => b.score.partial_cmp(&a.score).unwrap_or(Ordering::Equal),
-                (a_is_nan, b_is_nan) => a_is_nan.cmp(&b_is_nan),
-            };
-            by_score.then(a.row.cmp(&b.row))
-        });
+        scored.sort_unstable_by(|a, b| self.order(*a, *b));
     }
 
+    /// By score, the nearest first and NaN last; of equal scores the lower row first.
+    fn order(&self, a: Scored, b: Scored) -> Ordering {
+        let by_score = match (a.score.is_nan(), b.score.is_nan()) {
+            (false, false) if self.metric == Metric::L2 => {
+                a.score.partial_cmp(&b.score).unwrap_or(Ordering::Equal)
+            }
+            (false, false) => b.score.partial_cmp(&a.score).unwrap_or(Ordering::Equal),
+            (a_is_nan, b_is_nan) => a_is_nan.cmp(&b_is_nan),
+        };
+        by_score.then(a.row.cmp(&b.row))
+    }
+
+    #[inline(always)]
     fn scored(&self, row: u32) -> Scored {
         let vector = self.reference.vector(row as usize);
         let score = match self.metric {
             Metric::Dot => dot(self.query, vector),
-            Metric::L2 => sum(self.query, vector, |a, b| (a - b) * (a - b)),
-            Metric::Cosine => match self.norm * norm(vector) {
-                // Also where the other is infinite or NaN, for then the product is NaN.
-                _ if self.norm == 0.0 || vector.iter().all(|x| *x == 0.0) => 0.0,
-                norms => dot(self.query, vector) / norms,
+            Metric::L2 => square_distance(self.query, vector),
+            Metric::Cosine => match (self.norm, self.reference.norms()[row as usize]) {
+                // Also where the other is infinite or NaN.
+                (0.0, _) | (_, 0.0) => 0.0,
+                (norm, other) => dot(self.query, vector) / (norm * other),
             },
         };
         Scored { row, score: score as f32 }
     }
+}
+
+kernel! {
+    /// The `k` nearest of all rows.
+    pub(super) fn nearest_of_all = score_all(scorer: &Scorer<'_>, k: usize, nearest: &mut Vec<Scored>)
+}
+
+#[inline(always)]
+fn score_all<S: Lanes>(_: S, scorer: &Scorer<'_>, k: usize, nearest: &mut Vec<Scored>) {
+    let rows = scorer.reference.matrix().rows() as u32;
+    if scorer.metric == Metric::Cosine && scorer.norm == 0.0 {
+        nearest.extend((0..rows).take(k).map(|row| Scored { row, score: 0.0 }));
+        return;
+    }
+    // Kept to twice as many as are asked for, so that a long reference needs no more memory.
+    let mut last: Option<Scored> = None;
+    for row in 0..rows {
+        let scored = scorer.scored(row);
+        if last.is_some_and(|last| scorer.order(last, scored).is_lt()) {
+            continue;
+        }
+        nearest.push(scored);
+        if nearest.len() == 2 * k {
+            scorer.sort(nearest);
+            nearest.truncate(k);
+            last = nearest.last().copied();
+        }
+    }
+    scorer.sort(nearest);
+    nearest.truncate(k);
 }
 
 /// The norm of a vector.
@@ -84,8 +112,16 @@ pub(super) fn norm(vector: &[f32]) -> f64 {
     dot(vector, vector).sqrt()
 }
 
-fn dot(left: &[f32], right: &[f32]) -> f64 {
+/// The product of two vectors.
+#[inline(always)]
+pub(super) fn dot(left: &[f32], right: &[f32]) -> f64 {
     sum(left, right, |a, b| a * b)
+}
+
+/// The square of the distance between two vectors.
+#[inline(always)]
+pub(super) fn square_distance(left: &[f32], right: &[f32]) -> f64 {
+    sum(left, right, |a, b| (a - b) * (a - b))
 }
 
 /// In eight strands, so that additions need not wait for each other.

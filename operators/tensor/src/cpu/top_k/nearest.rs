@@ -40,6 +40,13 @@ impl Nearest {
         entries.iter().map(|(_, row)| *row)
     }
 
+    /// The greatest score that a row may have which was offered and not kept, where `offered` were;
+    /// none where all were kept.
+    pub(super) fn left_out(&self, query: usize, offered: usize) -> Option<f32> {
+        let is_full = self.counts[query] as usize == self.kept && offered > self.kept;
+        is_full.then(|| self.entries[query * self.kept].0)
+    }
+
     /// Offers a row; the greater score wins, and of equal ones the lower row.
     pub(super) fn offer(&mut self, query: usize, score: f32, row: u32) {
         let Some(count) = self.counts.get_mut(query) else { return };

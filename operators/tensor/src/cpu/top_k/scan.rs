@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::nearest::Nearest;
 use super::reference::Reference;
+use super::terms::Terms;
 use crate::cpu::isa::kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::tile::{Coming, Finish, Operands, TILE_VECTORS, tile};
@@ -28,7 +29,7 @@ fn scan_rows<S: Lanes>(s: S, scan: &Scan<'_>, nearest: &mut Nearest) {
     let width = scan.reference.matrix().width();
     let panel_columns = TILE_VECTORS * S::N;
     let panels = nearest.thresholds.len() / panel_columns;
-    let (factors, addends) = scan.reference.terms(scan.metric);
+    let Terms { factors, addends, .. } = scan.reference.terms(scan.metric);
     assert!(scan.queries.len() >= panels * panel_columns * width);
     for row in scan.rows.clone().step_by(S::TILE_ROWS) {
         let rows = S::TILE_ROWS.min(scan.rows.end - row);
