@@ -5,11 +5,15 @@
 //! `THALWEG_MODEL_CACHE_BYTES`, or 32 GiB.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thalweg_engine::checkpoint::{self, StoreOptions};
 use thalweg_engine::{Error, Result};
 
-use super::model_cache::{ModelCache, hash_file};
+use super::model_cache::{Entry, ModelCache};
+
+/// A local file that was not written for so long has another time when it is written again.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A file, by a local path or by the URL of an object (`az://container/path`, `file:///path`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +65,7 @@ impl Artifact {
         let mut held: Vec<(&str, PathBuf, String)> = Vec::new();
         for (name, is_required) in files {
             let file = self.file(name);
-            match file.fetch_if_there(false)? {
+            match file.fetch_if_there()? {
                 Some((path, hash)) => held.push((name, path, hash)),
                 None if is_required => return Err(file.missing()),
                 None => {}
@@ -84,36 +88,36 @@ impl Artifact {
     /// # Errors
     /// An external error that names the file.
     pub fn path(&self) -> Result<PathBuf> {
-        if self.is_remote() { Ok(self.fetch(false)?.0) } else { Ok(self.local()) }
+        if self.is_remote() { Ok(self.fetch()?.0) } else { Ok(self.local()) }
     }
 
     /// A local path that keeps this content also when the file changes, and its BLAKE3.
     pub(super) fn kept(&self) -> Result<(PathBuf, String)> {
         let newest = self.newest()?;
-        if newest != *self {
-            return newest.kept();
-        }
-        if self.is_remote() {
-            return self.fetch(true);
+        if newest.is_remote() {
+            return newest.fetch();
         }
         // Copied first and hashed then: the file may change meanwhile.
         let cache = self.cache()?;
         let copy = cache.begin();
-        std::fs::copy(self.local(), copy.path()).map_err(|error| self.unreadable(error))?;
+        std::fs::copy(newest.local(), copy.path()).map_err(|error| newest.unreadable(error))?;
         cache.keep(&copy)
     }
 
-    /// The BLAKE3 of the file as it is now.
-    pub(super) fn hash(&self) -> Result<String> {
+    /// What changes when the file does, without reading it: what a store knows the object by, or name,
+    /// length and time of a local file. `None` where that cannot be told yet: a file that was written
+    /// just now may be written again within the same tick of its clock.
+    pub(super) fn version(&self) -> Result<Option<String>> {
         let newest = self.newest()?;
-        if newest != *self {
-            // One name, one version: what is known of it stays true.
-            return if newest.is_remote() { Ok(newest.fetch(false)?.1) } else { newest.hash() };
+        if newest.is_remote() {
+            let (store, name) = newest.object()?;
+            let version = store.version(name)?.ok_or_else(|| newest.missing())?;
+            return Ok(Some(format!("{name} {version}")));
         }
-        if self.is_remote() {
-            return Ok(self.fetch(true)?.1);
-        }
-        hash_file(&self.local()).map_err(|error| self.unreadable(error))
+        let found = std::fs::metadata(newest.local()).map_err(|error| newest.unreadable(error))?;
+        let written = found.modified().map_err(|error| newest.unreadable(error))?;
+        let settled = written.elapsed().is_ok_and(|age| age >= SETTLED);
+        Ok(settled.then(|| format!("{} {} {written:?}", newest.location, found.len())))
     }
 
     /// A file of this content, if the cache has it whole.
@@ -164,33 +168,35 @@ impl Artifact {
         Error::external(format!("there is no object {}", self.shown()))
     }
 
-    fn fetch(&self, fresh: bool) -> Result<(PathBuf, String)> {
-        self.fetch_if_there(fresh)?.ok_or_else(|| self.missing())
-    }
-
-    /// `fresh`: also when an object of this name and length was fetched before, for stores tell
-    /// nothing else of an object's content.
-    fn fetch_if_there(&self, fresh: bool) -> Result<Option<(PathBuf, String)>> {
+    /// The store that holds the object, and its name there.
+    fn object(&self) -> Result<(std::sync::Arc<dyn checkpoint::CheckpointStorage>, &str)> {
         let (path, _) = self.parts();
         let (parent, name) =
             path.rsplit_once('/').ok_or_else(|| Error::user(format!("{} names no object", self.shown())))?;
-        let store = self.store(parent)?;
-        let listed = store.list("")?;
-        let Some(object) = listed.iter().find(|object| object.path == name) else { return Ok(None) };
+        Ok((self.store(parent)?, name))
+    }
+
+    fn fetch(&self) -> Result<(PathBuf, String)> {
+        self.fetch_if_there()?.ok_or_else(|| self.missing())
+    }
+
+    /// Fetched only where the cache does not hold what the store has now.
+    fn fetch_if_there(&self) -> Result<Option<(PathBuf, String)>> {
+        let (path, _) = self.parts();
+        let (store, name) = self.object()?;
+        // Before the content: should that be newer, the next look finds another version.
+        let Some(version) = store.version(name)? else { return Ok(None) };
         let cache = self.cache()?;
-        if !fresh
-            && let Some((hash, bytes)) = cache.entry(path)
-            && bytes == object.bytes
-            && let Some(path) = cache.held(&hash, bytes)
+        if let Some(known) = cache.entry(path)
+            && known.version == version
+            && let Some(path) = cache.held(&known.hash, known.bytes)
         {
-            return Ok(Some((path, hash)));
+            return Ok(Some((path, known.hash)));
         }
         let copy = cache.begin();
-        if store.get_file(name, copy.path())?.is_none() {
-            return Ok(None);
-        }
+        let Some(bytes) = store.get_file(name, copy.path())? else { return Ok(None) };
         let (held, hash) = cache.keep(&copy)?;
-        cache.note(path, &hash, object.bytes)?;
+        cache.note(path, &Entry { hash: hash.clone(), bytes, version })?;
         Ok(Some((held, hash)))
     }
 }

@@ -23,6 +23,9 @@ pub(super) trait Compute: Send {
     /// When the device fails, or its memory is too small.
     fn finish(&mut self) -> Result<Option<Computed>>;
 
+    /// Says which reference matrices will be set, so that what they need can begin.
+    fn expect_references(&mut self, references: &Arc<References>);
+
     /// Replaces reference matrices, for the batches that are submitted from now on.
     ///
     /// # Errors

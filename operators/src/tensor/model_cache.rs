@@ -23,6 +23,16 @@ pub(super) struct ModelCache {
     root: PathBuf,
 }
 
+/// What an object was when it was last fetched.
+pub(super) struct Entry {
+    /// Of its content.
+    pub hash: String,
+    /// Its length.
+    pub bytes: u64,
+    /// What the store knew it by.
+    pub version: String,
+}
+
 /// A file that is being written; goes unless it is kept.
 pub(super) struct Unfinished(PathBuf);
 
@@ -99,20 +109,22 @@ impl ModelCache {
         })
     }
 
-    /// What an object was when it was last fetched: its content's hash and its length.
-    pub(super) fn entry(&self, object: &str) -> Option<(String, u64)> {
+    /// What an object was when it was last fetched.
+    pub(super) fn entry(&self, object: &str) -> Option<Entry> {
         let line = std::fs::read_to_string(self.entry_path(object)).ok()?;
-        let (hash, bytes) = line.trim().split_once(' ')?;
-        Some((hash.to_string(), bytes.parse().ok()?))
+        let mut parts = line.splitn(3, ' ');
+        let (hash, bytes, version) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Entry { hash: hash.to_string(), bytes: bytes.parse().ok()?, version: version.to_string() })
     }
 
     /// Notes what an object was.
     ///
     /// # Errors
     /// An external error when the cache cannot be written.
-    pub(super) fn note(&self, object: &str, hash: &str, bytes: u64) -> Result<()> {
+    pub(super) fn note(&self, object: &str, entry: &Entry) -> Result<()> {
         let copy = self.begin();
-        std::fs::write(copy.path(), format!("{hash} {bytes}")).map_err(unwritable)?;
+        let Entry { hash, bytes, version } = entry;
+        std::fs::write(copy.path(), format!("{hash} {bytes} {version}")).map_err(unwritable)?;
         std::fs::rename(copy.path(), self.entry_path(object)).map_err(unwritable)
     }
 
@@ -211,7 +223,7 @@ fn unwritable(error: std::io::Error) -> Error {
 }
 
 /// The BLAKE3 of a file, in lower-case hex.
-pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
+fn hash_file(path: &Path) -> std::io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().to_hex().to_string())

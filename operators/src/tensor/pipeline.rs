@@ -99,6 +99,14 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Tells the worker of newer references, so that they are on the device when a barrier comes.
+    fn expect_references(&mut self) -> Result<()> {
+        if let Some(references) = self.setup.provenance.expect() {
+            self.parts()?.1.worker.expect_references(references);
+        }
+        Ok(())
+    }
+
     /// Emits what is done.
     fn emit_done(&mut self, mut done: Option<Done>, cx: &mut OperatorContext<'_>) -> Result<()> {
         let (setup, open) = self.parts()?;
@@ -204,6 +212,7 @@ impl Operator for Pipeline {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        self.expect_references()?;
         let (setup, open) = self.parts()?;
         let first = open.order.arrive(batch.row_count());
         let lengths = match setup.bucketed_by {
@@ -228,6 +237,7 @@ impl Operator for Pipeline {
     fn wake(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let now: Micros = cx.now();
         self.setup.provenance.look(now)?;
+        self.expect_references()?;
         let (_, open) = self.parts()?;
         open.gather.due(now, &mut open.cuts);
         let done = open.worker.woken()?;

@@ -65,6 +65,12 @@ impl Compute for PlanCompute {
         }))
     }
 
+    fn expect_references(&mut self, references: &Arc<References>) {
+        for (index, matrix) in references.matrices.iter().enumerate() {
+            self.plan.expect_reference(ReferenceId(index as u32), matrix);
+        }
+    }
+
     fn set_references(&mut self, references: &Arc<References>) -> Result<()> {
         for (index, matrix) in references.matrices.iter().enumerate() {
             self.plan.set_reference(ReferenceId(index as u32), matrix.clone()).map_err(tensor_error)?;

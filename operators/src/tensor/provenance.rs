@@ -69,6 +69,8 @@ pub(super) struct Provenance {
     allow_changed_weights: bool,
     watch: Arc<ReferenceWatch>,
     current: Arc<References>,
+    /// Which newer ones the device was told to expect.
+    expected: u64,
     look_at: Option<Micros>,
     inline: bool,
 }
@@ -81,7 +83,7 @@ impl Provenance {
         inline: bool,
     ) -> Provenance {
         let current = watch.latest();
-        Provenance { fingerprint, allow_changed_weights, watch, current, look_at: None, inline }
+        Provenance { fingerprint, allow_changed_weights, watch, current, expected: 0, look_at: None, inline }
     }
 
     /// The reference matrices that are in use.
@@ -144,6 +146,17 @@ impl Provenance {
             self.watch.look(now, self.inline)?;
         }
         Ok(())
+    }
+
+    /// Before a barrier: the references that will be taken over at it; once.
+    pub(super) fn expect(&mut self) -> Option<Arc<References>> {
+        // Without an interval nothing becomes newer.
+        self.look_at?;
+        let latest = self.watch.latest();
+        (self.current.sequence.max(self.expected) < latest.sequence).then(|| {
+            self.expected = latest.sequence;
+            latest
+        })
     }
 
     /// At a barrier: the references from here on, when there are newer ones.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
@@ -20,6 +21,7 @@ use super::*;
 /// Answers with the first id of its reference.
 struct FirstId {
     references: Arc<References>,
+    expected: Option<Arc<References>>,
     rows: Vec<usize>,
 }
 
@@ -33,7 +35,12 @@ impl Compute for FirstId {
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![self.references.matrices[0].ids()[0]; rows]));
         Ok(Some(Computed { columns: vec![ids], ..Computed::default() }))
     }
+    fn expect_references(&mut self, references: &Arc<References>) {
+        assert!(self.expected.is_none(), "told twice");
+        self.expected = Some(references.clone());
+    }
     fn set_references(&mut self, references: &Arc<References>) -> Result<()> {
+        assert!(Arc::ptr_eq(&self.expected.take().unwrap(), references), "told beforehand");
         self.references = references.clone();
         Ok(())
     }
@@ -81,7 +88,11 @@ impl OperatorFactory for Nearest {
             inline: true,
             provenance: Provenance::new(Fingerprint::default(), false, self.0.clone(), true),
             compute: Box::new(|_, provenance| {
-                Ok(Box::new(FirstId { references: provenance.references().clone(), rows: Vec::new() }))
+                Ok(Box::new(FirstId {
+                    references: provenance.references().clone(),
+                    expected: None,
+                    rows: Vec::new(),
+                }))
             }),
         })))
     }
@@ -176,8 +187,9 @@ fn of_a_directory_the_last_name_counts_and_objects_are_fetched_once() {
     write(&directory.path().join("v1.safetensors"), 1);
     write(&directory.path().join("v2.safetensors"), 2);
     let (path, hash) = in_directory.kept().unwrap();
-    assert_eq!(ReferenceMatrix::read("topics", &path).unwrap().ids(), [2]);
-    assert_eq!(in_directory.hash().unwrap(), hash);
+    assert_eq!(ReferenceMatrix::open("topics", &path).unwrap().ids(), [2]);
+    write(&directory.path().join("v3.safetensors"), 3);
+    assert_ne!(in_directory.kept().unwrap().1, hash);
 
     let name = "memory:artifact".to_string();
     let options = thalweg_engine::checkpoint::StoreOptions::from_environment();
@@ -186,11 +198,44 @@ fn of_a_directory_the_last_name_counts_and_objects_are_fetched_once() {
     let object = Artifact::new(name.as_str()).cached_in(cache.path()).file("model.bin");
     let path = object.path().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"one");
+    // What stands in the cache now comes from nowhere else.
+    std::fs::write(&path, b"eno").unwrap();
+    assert_eq!(std::fs::read(object.kept().unwrap().0).unwrap(), b"eno", "fetched again");
     store.put("model.bin", "two".into()).unwrap();
-    assert_eq!(object.path().unwrap(), path, "one of this name and length is in the cache");
-    assert_eq!(std::fs::read(object.kept().unwrap().0).unwrap(), b"two", "what is watched is fetched anew");
+    assert_eq!(std::fs::read(object.path().unwrap()).unwrap(), b"two", "as long, and another");
     let missing = Artifact::new(name.as_str()).file("no.bin").path().unwrap_err().to_string();
     assert!(missing.contains(&format!("there is no object {name}/no.bin")), "{missing}");
+}
+
+#[test]
+fn a_file_is_read_again_when_its_time_or_length_is_another_or_it_is_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("topics.safetensors");
+    let aged = |seconds: u64| {
+        let file = std::fs::File::open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    };
+    write(&path, 7);
+    aged(1_000);
+    let watch = ReferenceWatch::open(&graph(), &[("topics".into(), watched(&path))]).unwrap();
+    let mut now = 0;
+    let mut seen = || {
+        now += LOOKED;
+        watch.look(now, true).unwrap();
+        watch.latest().matrices[0].ids()[0]
+    };
+    write(&path, 8);
+    aged(1_000);
+    assert_eq!(seen(), 7, "of the same time and length: it was read");
+    aged(1_001);
+    assert_eq!(seen(), 8);
+    // Written just now: it may be written again without a change that shows.
+    write(&path, 9);
+    assert_eq!(seen(), 9);
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    write(&path, 10);
+    std::fs::File::open(&path).unwrap().set_modified(written).unwrap();
+    assert_eq!(seen(), 10);
 }
 
 #[test]

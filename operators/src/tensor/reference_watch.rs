@@ -4,11 +4,13 @@
 //! its own, and each instance takes it over at its next barrier. All instances of a process share
 //! what was loaded.
 
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use thalweg_engine::time::Micros;
-use thalweg_engine::{Context, Error, Result};
+use thalweg_engine::{Error, Result};
+use thalweg_tensor::op::{Metric, ReferenceId};
 use thalweg_tensor::{Graph, ReferenceMatrix};
 
 use super::artifact::Artifact;
@@ -53,8 +55,18 @@ impl From<Arc<ReferenceMatrix>> for ReferenceSource {
 
 /// The references of all instances in this process.
 pub(super) struct ReferenceWatch {
-    sources: Vec<(String, usize, ReferenceSource)>,
+    wanted: Vec<Wanted>,
     state: Mutex<State>,
+}
+
+type Loaded = (Arc<ReferenceMatrix>, ReferenceVersion);
+
+/// A matrix that the graph needs, and where it comes from.
+struct Wanted {
+    name: String,
+    width: usize,
+    metrics: Vec<Metric>,
+    source: ReferenceSource,
 }
 
 /// A look at the files that goes on; ends when it is dropped.
@@ -72,6 +84,8 @@ struct State {
     restored: Weak<References>,
     is_loading: bool,
     looked_at: Option<Micros>,
+    /// What the files were, in the order of the matrices, when they were last looked at.
+    seen: Vec<Option<String>>,
 }
 
 impl ReferenceWatch {
@@ -81,7 +95,7 @@ impl ReferenceWatch {
     /// A user error that names the matrix which is missing, or has another width; an external one
     /// when a file cannot be read.
     pub(super) fn open(graph: &Graph, given: &[(String, ReferenceSource)]) -> Result<Arc<ReferenceWatch>> {
-        let sources = graph.references().iter().map(|reference| {
+        let wanted = graph.references().iter().enumerate().map(|(index, reference)| {
             let source = given.iter().find(|(name, _)| *name == reference.name);
             let (_, source) = source.ok_or_else(|| {
                 Error::user(format!(
@@ -89,23 +103,34 @@ impl ReferenceWatch {
                     reference.name
                 ))
             })?;
-            Ok((reference.name.clone(), reference.width, source.clone()))
+            let metrics = graph.metrics_of(ReferenceId(index as u32));
+            let (name, width, source) = (reference.name.clone(), reference.width, source.clone());
+            Ok(Wanted { name, width, metrics, source })
         });
-        let sources: Vec<_> = sources.collect::<Result<_>>()?;
+        let wanted: Vec<_> = wanted.collect::<Result<_>>()?;
         for (name, _) in given {
-            if !sources.iter().any(|(known, ..)| known == name) {
+            if !wanted.iter().any(|known| known.name == *name) {
                 return Err(Error::user(format!("the graph has no reference matrix `{name}`")));
             }
         }
         let mut references = References { sequence: 1, ..References::default() };
-        for (name, width, source) in &sources {
-            let (matrix, version) = load(name, *width, source)?;
+        let mut seen = Vec::with_capacity(wanted.len());
+        for one in &wanted {
+            let (matrix, version) = match &one.source {
+                ReferenceSource::Given(matrix) => one.ready(matrix.clone(), hash_of(matrix))?,
+                ReferenceSource::Watched { file, .. } => {
+                    seen.push(file.version()?);
+                    let (path, hash) = file.kept()?;
+                    one.read(&path, hash)?
+                }
+            };
+            seen.resize(references.matrices.len() + 1, None);
             references.matrices.push(matrix);
             references.versions.push(version);
         }
-        let state =
-            State { latest: Arc::new(references), restored: Weak::new(), is_loading: false, looked_at: None };
-        Ok(Arc::new(ReferenceWatch { sources, state: Mutex::new(state) }))
+        let latest = Arc::new(references);
+        let state = State { latest, restored: Weak::new(), is_loading: false, looked_at: None, seen };
+        Ok(Arc::new(ReferenceWatch { wanted, state: Mutex::new(state) }))
     }
 
     /// The newest version.
@@ -115,7 +140,7 @@ impl ReferenceWatch {
 
     /// How often the files are looked at.
     pub(super) fn interval(&self) -> Option<Micros> {
-        let intervals = self.sources.iter().filter_map(|(_, _, source)| match source {
+        let intervals = self.wanted.iter().filter_map(|one| match &one.source {
             ReferenceSource::Watched { every, .. } => *every,
             ReferenceSource::Given(_) => None,
         });
@@ -137,31 +162,27 @@ impl ReferenceWatch {
         let latest = state.latest.clone();
         let mut restored = References { sequence, ..References::default() };
         let mut is_same = true;
-        for ((name, width, source), (matrix, now)) in
-            self.sources.iter().zip(latest.matrices.iter().zip(&latest.versions))
-        {
-            let saved = versions.iter().find(|version| version.name == *name && version.hash != now.hash);
-            let old = match (saved, source) {
+        for (one, (matrix, now)) in self.wanted.iter().zip(latest.matrices.iter().zip(&latest.versions)) {
+            let saved = versions.iter().find(|version| version.name == one.name && version.hash != now.hash);
+            let old = match (saved, &one.source) {
                 (Some(saved), ReferenceSource::Watched { file, .. }) => {
                     let cached = file.cached(&saved.hash);
                     if cached.is_none() {
                         tracing::warn!(
-                            reference = name,
+                            reference = one.name,
                             "version {} of the checkpoint is no longer to be had: goes on with version {}",
                             short(&saved.hash),
                             short(&now.hash)
                         );
                     }
-                    cached.map(|path| read(name, *width, &path)).transpose()?
+                    cached.map(|path| one.read(&path, saved.hash.clone())).transpose()?
                 }
                 _ => None,
             };
             is_same &= old.is_none();
-            restored.matrices.push(old.clone().unwrap_or_else(|| matrix.clone()));
-            restored.versions.push(match (old, saved) {
-                (Some(_), Some(saved)) => saved.clone(),
-                _ => now.clone(),
-            });
+            let (matrix, version) = old.unwrap_or_else(|| (matrix.clone(), now.clone()));
+            restored.matrices.push(matrix);
+            restored.versions.push(version);
         }
         if is_same {
             // What there is now is the checkpoint's.
@@ -210,42 +231,34 @@ impl ReferenceWatch {
 
     /// A file that cannot be read, or does not fit, leaves the version that there is.
     fn reload(&self) {
-        let latest = self.latest();
-        let mut references = References { sequence: latest.sequence + 1, ..References::default() };
+        let (latest, mut seen) = {
+            let state = self.state.lock();
+            (state.latest.clone(), state.seen.clone())
+        };
+        let mut references = References::default();
         let mut changed = false;
-        for ((name, width, source), (matrix, version)) in
-            self.sources.iter().zip(latest.matrices.iter().zip(&latest.versions))
-        {
-            let loaded = match source {
-                ReferenceSource::Watched { every: Some(_), file } => match file.hash() {
-                    Ok(hash) if hash == version.hash => None,
-                    Ok(_) => Some(load(name, *width, source)),
-                    Err(error) => Some(Err(error)),
-                },
-                _ => None,
-            };
-            match loaded {
-                Some(Ok((matrix, version))) => {
+        let known = latest.matrices.iter().zip(&latest.versions).zip(&mut seen);
+        for (one, ((matrix, version), seen)) in self.wanted.iter().zip(known) {
+            let (mut matrix, mut version) = (matrix.clone(), version.clone());
+            match one.look(&version, seen) {
+                Ok(None) => {}
+                Ok(Some(newer)) => {
+                    (matrix, version) = newer;
                     tracing::info!(
-                        reference = name,
+                        reference = one.name,
                         hash = short(&version.hash),
                         rows = matrix.rows(),
                         "reloaded"
                     );
                     changed = true;
-                    references.matrices.push(matrix);
-                    references.versions.push(version);
                 }
-                other => {
-                    if let Some(Err(error)) = other {
-                        tracing::warn!(reference = name, %error, "stays as it is");
-                    }
-                    references.matrices.push(matrix.clone());
-                    references.versions.push(version.clone());
-                }
+                Err(error) => tracing::warn!(reference = one.name, %error, "stays as it is"),
             }
+            references.matrices.push(matrix);
+            references.versions.push(version);
         }
         let mut state = self.state.lock();
+        state.seen = seen;
         if changed {
             references.sequence = state.latest.sequence + 1;
             state.latest = Arc::new(references);
@@ -256,8 +269,8 @@ impl ReferenceWatch {
     /// for old and new are there at once.
     pub(super) fn bytes(&self) -> usize {
         let latest = self.latest();
-        let all = self.sources.iter().zip(&latest.matrices);
-        let bytes = all.map(|((_, _, source), matrix)| match source {
+        let all = self.wanted.iter().zip(&latest.matrices);
+        let bytes = all.map(|(one, matrix)| match &one.source {
             ReferenceSource::Watched { every: Some(_), .. } => 2 * size_of_val(matrix.vectors()),
             _ => size_of_val(matrix.vectors()),
         });
@@ -267,45 +280,46 @@ impl ReferenceWatch {
     /// Hashes of the matrices that stay as they are, which are part of the fingerprint.
     pub(super) fn fixed(&self) -> Vec<ReferenceVersion> {
         let latest = self.latest();
-        let all = self.sources.iter().zip(&latest.versions);
-        let fixed = all.filter(|((_, _, source), _)| matches!(source, ReferenceSource::Given(_)));
+        let all = self.wanted.iter().zip(&latest.versions);
+        let fixed = all.filter(|(one, _)| matches!(one.source, ReferenceSource::Given(_)));
         fixed.map(|(_, version)| version.clone()).collect()
     }
 }
 
-fn load(
-    name: &str,
-    width: usize,
-    source: &ReferenceSource,
-) -> Result<(Arc<ReferenceMatrix>, ReferenceVersion)> {
-    let (matrix, hash) = match source {
-        ReferenceSource::Given(matrix) => (matrix.clone(), hash_of(matrix)),
-        ReferenceSource::Watched { file, .. } => {
-            let (path, hash) = file.kept()?;
-            (read(name, width, &path)?, hash)
+impl Wanted {
+    /// What the file holds now, if that is not the `known` version; `seen` is what it was when it was
+    /// last looked at.
+    fn look(&self, known: &ReferenceVersion, seen: &mut Option<String>) -> Result<Option<Loaded>> {
+        let ReferenceSource::Watched { every: Some(_), file } = &self.source else { return Ok(None) };
+        let now = file.version()?;
+        if now.is_some() && now == *seen {
+            return Ok(None);
         }
-    };
-    if matrix.width() != width {
-        return Err(Error::user(format!(
-            "reference matrix `{name}`: its vectors have {} elements, the graph wants {width}",
-            matrix.width()
-        )));
+        let (path, hash) = file.kept()?;
+        // One that cannot be read as it is now is said to be so once.
+        *seen = now;
+        if hash == known.hash { Ok(None) } else { self.read(&path, hash).map(Some) }
     }
-    // On this thread, so that no instance has to.
-    matrix.prepare();
-    Ok((matrix, ReferenceVersion { name: name.to_string(), hash }))
-}
 
-fn read(name: &str, width: usize, path: &std::path::Path) -> Result<Arc<ReferenceMatrix>> {
-    let matrix = ReferenceMatrix::read(name, path).map_err(super::tensor_error)?;
-    if matrix.width() != width {
-        return Err(Error::user(format!(
-            "its vectors have {} elements, the graph wants {width}",
-            matrix.width()
-        )))
-        .context(|| format!("reference matrix `{name}`"));
+    /// Maps a file that does not change.
+    fn read(&self, path: &Path, hash: String) -> Result<Loaded> {
+        let matrix = ReferenceMatrix::open(&*self.name, path).map_err(super::tensor_error)?;
+        self.ready(Arc::new(matrix), hash)
     }
-    Ok(Arc::new(matrix))
+
+    /// Checks a matrix and prepares it, so that no instance has to.
+    fn ready(&self, matrix: Arc<ReferenceMatrix>, hash: String) -> Result<Loaded> {
+        if matrix.width() != self.width {
+            return Err(Error::user(format!(
+                "reference matrix `{}`: its vectors have {} elements, the graph wants {}",
+                self.name,
+                matrix.width(),
+                self.width
+            )));
+        }
+        matrix.prepare(&self.metrics);
+        Ok((matrix, ReferenceVersion { name: self.name.clone(), hash }))
+    }
 }
 
 fn hash_of(matrix: &ReferenceMatrix) -> String {

@@ -27,6 +27,7 @@ pub(super) struct Done {
 
 pub(super) enum Job {
     Compute(Cut),
+    ExpectReferences(Arc<References>),
     SetReferences(Arc<References>),
 }
 
@@ -91,6 +92,11 @@ impl Worker {
     /// Has a batch computed.
     pub(super) fn compute(&mut self, cut: Cut) {
         self.push(Job::Compute(cut));
+    }
+
+    /// Says which references will be set.
+    pub(super) fn expect_references(&mut self, references: Arc<References>) {
+        self.push(Job::ExpectReferences(references));
     }
 
     /// Replaces the references behind the batches that were given so far.
@@ -217,6 +223,10 @@ impl Computing {
 
     fn begin(&mut self, job: Job) -> Result<()> {
         match job {
+            Job::ExpectReferences(references) => {
+                self.compute.expect_references(&references);
+                Ok(())
+            }
             Job::SetReferences(references) => self
                 .compute
                 .set_references(&references)
@@ -276,6 +286,7 @@ mod tests {
             }
             Ok(Some(Computed::default()))
         }
+        fn expect_references(&mut self, _: &Arc<References>) {}
         fn set_references(&mut self, _: &Arc<References>) -> Result<()> {
             Ok(())
         }

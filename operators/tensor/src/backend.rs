@@ -80,6 +80,10 @@ pub trait Plan: Send {
     /// no longer under way then.
     fn finish(&mut self) -> Result<Option<Finished>>;
 
+    /// Says which matrix will be set, so that a device that needs a copy of it begins to make one.
+    /// Nothing changes until it is set; that it does not fit is said then.
+    fn expect_reference(&mut self, _reference: ReferenceId, _matrix: &Arc<ReferenceMatrix>) {}
+
     /// Replaces a reference matrix. Batches that are under way are done with the old one.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::TensorType;
-use crate::op::{Op, ReferenceId, ValueId, WeightId};
+use crate::op::{Metric, Op, ReferenceId, ValueId, WeightId};
 
 /// What an input's column holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,15 @@ impl Graph {
     /// The reference matrices that it needs.
     pub fn references(&self) -> &[Reference] {
         &self.references
+    }
+
+    /// What a reference matrix is compared by.
+    pub fn metrics_of(&self, id: ReferenceId) -> Vec<Metric> {
+        let metrics = self.nodes.iter().filter_map(|node| match node.op {
+            Op::TopK { reference, metric, .. } if reference == id => Some(metric),
+            _ => None,
+        });
+        metrics.collect()
     }
 
     /// One reference matrix.

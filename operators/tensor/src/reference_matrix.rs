@@ -141,11 +141,11 @@ impl ReferenceMatrix {
         ReferenceMatrix::new(name, width, numbers, ids)
     }
 
-    /// Computes, on the caller's thread, what the CPU needs to know of the vectors for any metric.
-    /// Who loads a matrix beside a running job calls it there; otherwise the first plan that is given
-    /// the matrix computes what its graph needs. All plans share it.
-    pub fn prepare(&self) {
-        self.terms.prepare(self, &[Metric::Dot, Metric::Cosine, Metric::L2]);
+    /// Computes, on the caller's thread, what the CPU needs to know of the vectors to compare by these
+    /// metrics ([`Graph::metrics_of`](crate::Graph::metrics_of)). Who loads a matrix beside a running
+    /// job calls it there; otherwise the first plan that is given the matrix does. All plans share it.
+    pub fn prepare(&self, metrics: &[Metric]) {
+        self.terms.prepare(self, metrics);
     }
 
     pub(crate) fn terms(&self) -> &ReferenceTerms {

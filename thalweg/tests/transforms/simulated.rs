@@ -409,6 +409,7 @@ fn so_it_is_on_threads() {
         let summary = running.wait().unwrap();
         assert_eq!((summary.outcome, summary.restarts), (Outcome::Completed, 0), "{gathering:?}");
         compare(&answers(&job.out), &world, &wanted, true).unwrap();
-        check(&job.trail.from(0), Some(1), 1).unwrap();
+        // An instance whose thread comes late opens with what is there by then.
+        check(&job.trail.from(0), None, 1).unwrap();
     }
 }

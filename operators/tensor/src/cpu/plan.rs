@@ -8,7 +8,7 @@ use super::program::{Program, Stage};
 use super::run::Runner;
 use super::top_k::Reference;
 use crate::backend::Finished;
-use crate::op::{Metric, Op, ReferenceId};
+use crate::op::ReferenceId;
 use crate::{Error, Graph, Plan, ReferenceMatrix, Result, TensorBatch};
 
 /// See the module.
@@ -70,14 +70,7 @@ pub(super) fn prepare(graph: &Graph, index: usize, matrix: Arc<ReferenceMatrix>)
             format!("the graph needs width {}, it has {}", wanted.width, matrix.width()),
         ));
     }
-    let metrics: Vec<Metric> = graph
-        .nodes()
-        .iter()
-        .filter_map(|node| match node.op {
-            Op::TopK { reference, metric, .. } if reference.0 as usize == index => Some(metric),
-            _ => None,
-        })
-        .collect();
+    let metrics = graph.metrics_of(ReferenceId(index as u32));
     Ok(Reference::new(matrix, &metrics))
 }
 

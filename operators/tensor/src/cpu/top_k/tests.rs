@@ -244,7 +244,7 @@ fn what_is_known_of_a_matrix_is_computed_once_for_all_plans() {
         Arc::new(ReferenceMatrix::new("r", 4, ScalarBuffer::from(vectors.clone()), ids).unwrap())
     };
     let (prepared, lazy) = (matrix(), matrix());
-    prepared.prepare();
+    prepared.prepare(&[Metric::Dot, Metric::Cosine, Metric::L2]);
     let one = Reference::new(prepared.clone(), &METRICS);
     let total = one.bytes();
     let two = Reference::new(Arc::new(ReferenceMatrix::clone(&prepared)), &[Metric::L2]);

@@ -162,6 +162,7 @@ impl Backend for CudaBackend {
             budget,
             pipeline: Pipeline::new(in_flight_max),
             idle,
+            expected: vec![None; held.len()],
             references: held,
             reference_widths: graph.references().iter().map(|reference| reference.width).collect(),
             constants,

@@ -37,6 +37,8 @@ pub(super) struct CudaPlan {
     pub(super) pipeline: Pipeline<UnderWay, Result<Finished>>,
     pub(super) idle: Vec<Slot>,
     pub(super) references: Vec<Arc<HeldReference>>,
+    /// Those that will follow, on their way to the device.
+    pub(super) expected: Vec<Option<Arc<HeldReference>>>,
     pub(super) constants: (Arc<Constants>, Share),
     pub(super) kernels: Vec<Arc<LoadedKernel>>,
     /// Behind the steps of the batch that ended last.
@@ -127,34 +129,66 @@ impl Plan for CudaPlan {
         self.pipeline.take().transpose()
     }
 
-    fn set_reference(&mut self, reference: ReferenceId, matrix: Arc<ReferenceMatrix>) -> Result<()> {
-        self.shared.device.check()?;
-        check_width(self.reference_widths.get(reference.0 as usize).copied(), &matrix)?;
-        let program = Arc::clone(&self.program);
-        let mut renewed = self.references.clone();
-        for (index, spec) in program.references.iter().enumerate() {
-            if spec.reference != reference {
-                continue;
-            }
-            let upload = |budget: &MemoryBudget| {
-                self.shared.reference(budget, &program, &self.kernels, ReferenceSlot(index), &matrix)
-            };
-            let held = match upload(&self.budget) {
-                // What idle slots keep for their next batch may make room.
-                Err(Error::OutOfMemory { .. }) => {
-                    self.idle.iter_mut().for_each(Slot::trim);
-                    upload(&self.budget)?
-                }
-                held => held?,
-            };
-            renewed[index] = Arc::new(held);
+    fn expect_reference(&mut self, reference: ReferenceId, matrix: &Arc<ReferenceMatrix>) {
+        // What fails here is tried again, and told, when the matrix is set.
+        for (index, held) in self.bring(reference, matrix).unwrap_or_default() {
+            self.expected[index] = Some(held);
         }
-        self.references = renewed;
+    }
+
+    fn set_reference(&mut self, reference: ReferenceId, matrix: Arc<ReferenceMatrix>) -> Result<()> {
+        for (index, held) in self.bring(reference, &matrix)? {
+            self.references[index] = held;
+        }
         Ok(())
     }
 
     fn device_bytes(&self) -> usize {
         self.budget.bytes_used()
+    }
+}
+
+impl CudaPlan {
+    /// The matrix on the device, or on its way there, for each place of the program that looks in it.
+    fn bring(
+        &mut self,
+        reference: ReferenceId,
+        matrix: &Arc<ReferenceMatrix>,
+    ) -> Result<Vec<(usize, Arc<HeldReference>)>> {
+        self.shared.device.check()?;
+        check_width(self.reference_widths.get(reference.0 as usize).copied(), matrix)?;
+        let program = Arc::clone(&self.program);
+        let mut brought = Vec::new();
+        for (index, spec) in program.references.iter().enumerate() {
+            if spec.reference != reference {
+                continue;
+            }
+            // Another one than was expected makes room before this one takes it.
+            let expected = self.expected[index].take().filter(|held| held.reference.is_of(matrix, spec));
+            let held = match expected {
+                Some(held) => held,
+                None => Arc::new(self.upload(&program, ReferenceSlot(index), matrix)?),
+            };
+            brought.push((index, held));
+        }
+        Ok(brought)
+    }
+
+    fn upload(
+        &mut self,
+        program: &Arc<Program>,
+        slot: ReferenceSlot,
+        matrix: &Arc<ReferenceMatrix>,
+    ) -> Result<HeldReference> {
+        let upload =
+            |budget: &MemoryBudget| self.shared.reference(budget, program, &self.kernels, slot, matrix);
+        match upload(&self.budget) {
+            Err(Error::OutOfMemory { .. }) => {}
+            held => return held,
+        }
+        // What idle slots keep for their next batch may make room.
+        self.idle.iter_mut().for_each(Slot::trim);
+        self.shared.reference(&self.budget, program, &self.kernels, slot, matrix)
     }
 }
 
