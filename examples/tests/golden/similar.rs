@@ -78,7 +78,7 @@ impl Golden for InRust<'_> {
         let source = env
             .source_dyn(Arc::new(pace.hold("notices", Arc::new(notices(&self.0.notices())))))
             .uid("notices");
-        let topics = ReferenceMatrix::open("references", &self.0.topics()).unwrap();
+        let topics = ReferenceMatrix::open("references", self.0.topics()).unwrap();
         let shown = notices_job(source, &self.0.encoder(), topics.into(), THRESHOLD).unwrap();
         shown.sink(site.collected("out").exactly_once_sink()).uid("out");
         site.job("notices", parallelism).start(&env).unwrap()
