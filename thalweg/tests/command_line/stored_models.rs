@@ -81,7 +81,7 @@ fn a_model_is_read_from_a_store_and_new_references_in_it_are_taken_over_at_a_bar
     store.put_file("references.safetensors", &references(directory.path(), [1001, 1002])).unwrap();
     let out = directory.path().join("out");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !rows_of(&out).iter().any(|row| is_new(row)) {
+    while !rows_of(&out).iter().any(is_new) {
         assert!(Instant::now() < deadline, "the new references are not taken over");
         std::thread::sleep(Duration::from_millis(50));
     }
