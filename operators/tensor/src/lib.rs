@@ -25,6 +25,7 @@ pub mod op;
 pub mod random_encoder;
 mod reference_file;
 pub mod reference_matrix;
+mod reference_terms;
 mod safetensors_file;
 pub mod spec;
 mod tensor;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use half::f16;
 use safetensors::tensor::Dtype;
 
-use crate::cpu::ReferenceTerms;
 use crate::op::Metric;
+use crate::reference_terms::{ReferenceTerms, Vectors};
 use crate::safetensors_file::{FileTensor, SafetensorsFile};
 use crate::{Error, Result};
 
@@ -145,7 +145,13 @@ impl ReferenceMatrix {
     /// metrics ([`Graph::metrics_of`](crate::Graph::metrics_of)). Who loads a matrix beside a running
     /// job calls it there; otherwise the first plan that is given the matrix does. All plans share it.
     pub fn prepare(&self, metrics: &[Metric]) {
-        self.terms.prepare(self, metrics);
+        for metric in metrics {
+            self.terms.of(self.as_rows(), *metric);
+        }
+    }
+
+    pub(crate) fn as_rows(&self) -> Vectors<'_> {
+        Vectors { elements: &self.vectors, width: self.width }
     }
 
     pub(crate) fn terms(&self) -> &ReferenceTerms {

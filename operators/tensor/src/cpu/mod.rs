@@ -39,7 +39,6 @@ use std::sync::Arc;
 
 use crate::{Backend, Error, Graph, Limits, Plan, ReferenceMatrix, Result, Weights};
 use isa::Isa;
-pub(crate) use top_k::ReferenceTerms;
 
 /// Computes on the threads that call it, and on as many more as a plan's limits say.
 #[derive(Clone, Copy, Debug)]

@@ -6,9 +6,8 @@
 //! Numerical Algorithms, section 3.1): a sum of `n` products in `f32` is off by no more than
 //! `n u / (1 - n u)` times the sum of their sizes, which is at most the product of the norms.
 
-use super::exact;
-use super::terms::{EXACT, Extent, Terms, grain};
 use crate::op::Metric;
+use crate::reference_terms::{self, EXACT, Extent, Terms, grain};
 
 /// Half a unit in the last place of an `f32`, of 1.
 const UNIT: f64 = 1.0 / 16_777_216.0;
@@ -39,13 +38,13 @@ impl Bound {
             off if off < 0.5 => off / (1.0 - off),
             _ => f64::INFINITY,
         };
-        let (norm, extent) = (exact::norm(scanned), &terms.extent);
+        let (norm, extent) = (reference_terms::norm(scanned), &terms.extent);
         let underflow = steps * LEAST;
         match metric {
             Metric::Dot if sums_exactly(query, norm, extent) => Bound::Exact,
             Metric::Dot => Bound::Absolute { off: sum * norm * extent.norm + underflow },
             // Only the vector's norm and the score are rounded, and a score of 0 stays one.
-            Metric::Cosine if sums_exactly(query, exact::norm(query), extent) => {
+            Metric::Cosine if sums_exactly(query, reference_terms::norm(query), extent) => {
                 Bound::Relative { scale: 1.0 / norm, times: 4.0 * UNIT }
             }
             // The query is of norm 1, and so are the vectors once they are multiplied by their factor.
@@ -82,12 +81,13 @@ fn l2(
     (sum, norm, underflow): (f64, f64, f64),
 ) -> Bound {
     let (product, square) = (2.0 * norm * extent.norm, extent.square);
-    let grain = grain(query.iter(), exact::norm(query)).min(extent.grain);
+    let grain = grain(query.iter(), reference_terms::norm(query)).min(extent.grain);
     let distance = 2.0 * (norm * norm + square);
     if is_exact(product + square + distance, grain * grain) {
         return Bound::Exact;
     }
-    let constant = exact::square_distance(query, centre) + 2.0 * exact::dot(scanned, centre);
+    let constant =
+        reference_terms::square_distance(query, centre) + 2.0 * reference_terms::dot(scanned, centre);
     let off = sum * product + underflow * (4.0 + square.sqrt())
         // The rounding of the query, of |x - c|^2, and of the score.
         + UNIT * (2.1 * norm * square.sqrt() + square + 1.1 * (product + square))

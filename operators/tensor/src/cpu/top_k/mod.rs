@@ -12,7 +12,7 @@
 //! as `f32` can be and does not depend on how the reference was shared out, nor on the instructions;
 //! how many candidates there are is a matter of speed alone.
 //!
-//! Many equal scores are no reason to be slow: copies of a vector are scanned once (`copies`), and
+//! Many equal scores are no reason to be slow: copies of a vector are scanned once (`crate::reference_terms`), and
 //! products of small integers are not rounded at all, which the bound knows. What stays slow is what
 //! `f32` cannot tell apart: L2 between vectors whose distances from each other are some thousand
 //! times less than their norms, or in several such clusters; and, by cosine, more than some hundred
@@ -20,21 +20,19 @@
 //! the few such vectors of a reference are scored by definition beside the scan.
 
 mod bound;
-mod copies;
 mod exact;
 mod nearest;
 mod reference;
 mod scan;
-mod terms;
 
 pub(super) use reference::Reference;
-pub(crate) use reference::ReferenceTerms;
 
 use super::aligned::Aligned;
 use super::isa::Isa;
 use super::matrix::{pack_panel, panel_columns};
 use super::workers::{Pool, each_of};
 use crate::op::Metric;
+use crate::reference_terms::{is_regular, norm};
 use bound::{Bound, sums_exactly};
 use exact::{Scored, Scorer, nearest_of_all};
 use nearest::Nearest;
@@ -127,11 +125,11 @@ impl TopKScratch {
         for (vectors, (ids, scores)) in queries.chunks(first * width).zip(answers) {
             let answers = ids.chunks_mut(k).zip(scores.chunks_mut(k));
             let queries = vectors.chunks_exact(width).zip(answers).map(|(vector, (ids, scores))| {
-                let (norm, bound) = (exact::norm(vector), Bound::Exact);
+                let (norm, bound) = (norm(vector), Bound::Exact);
                 Query { vector, norm, bound, ids, scores, is_answered: false }
             });
             let (mut open, mut odd): (Vec<_>, Vec<_>) =
-                queries.partition(|query| terms::is_regular(query.norm, metric));
+                queries.partition(|query| is_regular(query.norm, metric));
             self.look(search, &mut open, (shares, kept));
             open.retain(|query| !query.is_answered);
             if more > kept && block(more) > 0 {

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::nearest::Nearest;
 use super::reference::Reference;
-use super::terms::Terms;
 use crate::cpu::isa::kernel;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::tile::{Coming, Finish, Operands, TILE_VECTORS, tile};
 use crate::op::Metric;
+use crate::reference_terms::Terms;
 
 /// Rows of a reference, and packed queries.
 pub(super) struct Scan<'a> {

@@ -40,7 +40,7 @@ fn ask(
 /// All rows in order, by definition.
 fn exact(reference: &Reference, query: &[f32], metric: Metric, k: usize) -> Vec<Scored> {
     let mut all = Vec::new();
-    let scorer = Scorer { reference, metric, query, norm: exact::norm(query) };
+    let scorer = Scorer { reference, metric, query, norm: norm(query) };
     nearest_of_all(Isa::detect(), &scorer, k, &mut all);
     all
 }

@@ -1,8 +1,8 @@
 //! What a scan needs of each vector of a reference, for one metric.
 
+use super::Vectors;
 use super::copies::Copies;
-use super::exact::square_distance;
-use crate::ReferenceMatrix;
+use super::products::{norm as norm_of, square_distance};
 use crate::op::Metric;
 
 /// Norms between which `f32` products and squares of any two neither overflow nor lose their bits.
@@ -16,34 +16,34 @@ const GREATEST_NORM: f64 = 1e12;
 /// middle: for one query that differs from the first by a constant, and for vectors that lie close
 /// together `q - c` and `x - c` are small.
 #[derive(Debug, Default)]
-pub(super) struct Terms {
-    pub(super) factors: Vec<f32>,
-    pub(super) addends: Vec<f32>,
+pub(crate) struct Terms {
+    pub(crate) factors: Vec<f32>,
+    pub(crate) addends: Vec<f32>,
     /// Vectors that a scan cannot score, or that would spoil its error bound for all others: their
     /// terms are NaN, so that they never get in.
-    pub(super) irregular: Vec<u32>,
+    pub(crate) irregular: Vec<u32>,
     /// What is taken off a query; empty where nothing is.
-    pub(super) centre: Vec<f32>,
-    pub(super) extent: Extent,
+    pub(crate) centre: Vec<f32>,
+    pub(crate) extent: Extent,
 }
 
 /// How far the vectors that are scanned reach.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// The greatest norm.
-    pub(super) norm: f64,
+    pub(crate) norm: f64,
     /// The greatest square of a distance from the centre.
-    pub(super) square: f64,
+    pub(crate) square: f64,
     /// Norm of the centre.
-    pub(super) centre: f64,
+    pub(crate) centre: f64,
     /// All their elements are multiples of this power of two, unless it is 0, which is nothing known.
-    pub(super) grain: f64,
+    pub(crate) grain: f64,
 }
 
 impl Terms {
     /// Of vectors with these norms. Of copies of a vector only the first is scanned.
-    pub(super) fn new(matrix: &ReferenceMatrix, norms: &[f64], copies: &Copies, metric: Metric) -> Terms {
-        let vectors = || matrix.vectors().chunks_exact(matrix.width());
+    pub(super) fn new(all: Vectors<'_>, norms: &[f64], copies: &Copies, metric: Metric) -> Terms {
+        let vectors = || all.rows();
         let greatest = match metric {
             Metric::Cosine => GREATEST_NORM,
             Metric::Dot | Metric::L2 => usual(norms.iter().copied().filter(|norm| *norm < GREATEST_NORM)),
@@ -57,8 +57,8 @@ impl Terms {
         let mut squares = Vec::new();
         let mut farthest = f64::INFINITY;
         if metric == Metric::L2 {
-            terms.centre = centre(usual_vectors().map(|(vector, _)| vector), matrix.width(), extent.grain);
-            extent.centre = super::exact::norm(&terms.centre);
+            terms.centre = centre(usual_vectors().map(|(vector, _)| vector), all.width, extent.grain);
+            extent.centre = norm_of(&terms.centre);
             squares = vectors().map(|vector| square_distance(vector, &terms.centre)).collect();
             let near = squares.iter().zip(norms).filter(|(_, norm)| is_usual(**norm));
             let distance = usual(near.map(|(square, _)| square.sqrt()));
@@ -94,7 +94,7 @@ impl Terms {
 }
 
 /// Whether a vector of this norm can be scored in `f32`.
-pub(super) fn is_regular(norm: f64, metric: Metric) -> bool {
+pub(crate) fn is_regular(norm: f64, metric: Metric) -> bool {
     match metric {
         Metric::Cosine => (LEAST_NORM..GREATEST_NORM).contains(&norm),
         Metric::Dot | Metric::L2 => norm < GREATEST_NORM,
@@ -125,7 +125,7 @@ fn centre<'a>(vectors: impl Iterator<Item = &'a [f32]>, width: usize, grain: f64
 /// The greatest power of two of which all elements are multiples; 0 where it is so small beside
 /// `greatest` that products with others of the kind would be rounded: of most vectors the first few
 /// elements show that.
-pub(super) fn grain<'a>(elements: impl Iterator<Item = &'a f32>, greatest: f64) -> f64 {
+pub(crate) fn grain<'a>(elements: impl Iterator<Item = &'a f32>, greatest: f64) -> f64 {
     let mut grain = f64::INFINITY;
     for element in elements.filter(|element| **element != 0.0) {
         let bits = element.to_bits();
@@ -142,7 +142,7 @@ pub(super) fn grain<'a>(elements: impl Iterator<Item = &'a f32>, greatest: f64) 
 }
 
 /// Multiples of a grain up to so many times it are `f32`s.
-pub(super) const EXACT: f64 = 16_777_216.0;
+pub(crate) const EXACT: f64 = 16_777_216.0;
 
 /// Vectors may be so many times as long as the grain of their elements to be taken for whole numbers.
 const WHOLE: f64 = 16_384.0;

@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use crate::ReferenceMatrix;
+use super::Vectors;
 use crate::hashing::splitmix64;
 
 /// The further copies of each vector that has some.
 #[derive(Debug, Default)]
-pub(super) struct Copies {
+pub(crate) struct Copies {
     /// By the first copy's row, in the order of rows.
     of: HashMap<u32, Vec<u32>>,
     /// A bit per row: whether it is a further copy. Empty where there are none.
@@ -21,8 +21,8 @@ pub(super) struct Copies {
 impl Copies {
     /// Finds them by their norms, then, where these are equal, by a hash. Vectors that are not finite
     /// are left out.
-    pub(super) fn find(matrix: &ReferenceMatrix, norms: &[f64]) -> Copies {
-        let vector = |row: u32| &matrix.vectors()[row as usize * matrix.width()..][..matrix.width()];
+    pub(super) fn find(vectors: Vectors<'_>, norms: &[f64]) -> Copies {
+        let vector = |row: u32| vectors.row(row as usize);
         let is_same = |a: u32, b: u32| vector(a).iter().map(bits).eq(vector(b).iter().map(bits));
         let finite = norms.iter().zip(0..).filter(|(norm, _)| norm.is_finite());
         let mut by_norm: Vec<(u64, u32)> = finite.map(|(norm, row)| (norm.to_bits(), row)).collect();
@@ -60,7 +60,7 @@ impl Copies {
     }
 
     /// The further copies of a row.
-    pub(super) fn of(&self, row: u32) -> &[u32] {
+    pub(crate) fn of(&self, row: u32) -> &[u32] {
         if self.of.is_empty() { &[] } else { self.of.get(&row).map_or(&[], Vec::as_slice) }
     }
 
