@@ -24,7 +24,10 @@ pub(super) trait Compute: Send {
     fn finish(&mut self) -> Result<Option<Computed>>;
 
     /// Says which reference matrices will be set, so that what they need can begin.
-    fn expect_references(&mut self, references: &Arc<References>);
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    fn expect_references(&mut self, references: &References) -> Result<()>;
 
     /// Replaces reference matrices, for the batches that are submitted from now on.
     ///

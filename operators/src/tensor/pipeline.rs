@@ -101,8 +101,8 @@ impl Pipeline {
 
     /// Tells the worker of newer references, so that they are on the device when a barrier comes.
     fn expect_references(&mut self) -> Result<()> {
-        if let Some(references) = self.setup.provenance.expect() {
-            self.parts()?.1.worker.expect_references(references);
+        if let Some(expected) = self.setup.provenance.expect() {
+            self.parts()?.1.worker.expect(expected);
         }
         Ok(())
     }

@@ -57,7 +57,9 @@ impl Compute for Doubler {
     fn finish(&mut self) -> Result<Option<Computed>> {
         Ok(self.under_way.pop_front())
     }
-    fn expect_references(&mut self, _: &Arc<References>) {}
+    fn expect_references(&mut self, _: &References) -> Result<()> {
+        Ok(())
+    }
     fn set_references(&mut self, _: &Arc<References>) -> Result<()> {
         Ok(())
     }

@@ -65,10 +65,11 @@ impl Compute for PlanCompute {
         }))
     }
 
-    fn expect_references(&mut self, references: &Arc<References>) {
+    fn expect_references(&mut self, references: &References) -> Result<()> {
         for (index, matrix) in references.matrices.iter().enumerate() {
-            self.plan.expect_reference(ReferenceId(index as u32), matrix);
+            self.plan.expect_reference(ReferenceId(index as u32), matrix).map_err(tensor_error)?;
         }
+        Ok(())
     }
 
     fn set_references(&mut self, references: &Arc<References>) -> Result<()> {

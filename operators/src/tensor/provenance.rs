@@ -4,7 +4,7 @@
 //! A restore with another graph or other weights would go on with results that do not fit those
 //! before it (embeddings of two models cannot be compared), so it is refused unless it is allowed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use thalweg_engine::checkpoint::SnapshotPart;
@@ -63,14 +63,34 @@ struct Saved {
     references: Vec<ReferenceVersion>,
 }
 
+/// References that may be taken over, and whether the device can take them.
+pub(super) struct Expected {
+    references: Arc<References>,
+    fit: OnceLock<bool>,
+}
+
+impl Expected {
+    pub(super) fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// What the device says; it says so once.
+    pub(super) fn tell(&self, told: Result<()>) {
+        if let Err(error) = &told {
+            tracing::warn!(%error, "the references stay as they are");
+        }
+        let _ = self.fit.set(told.is_ok());
+    }
+}
+
 /// What one instance's results depend on.
 pub(super) struct Provenance {
     fingerprint: Fingerprint,
     allow_changed_weights: bool,
     watch: Arc<ReferenceWatch>,
     current: Arc<References>,
-    /// Which newer ones the device was told to expect.
-    expected: u64,
+    /// The newer ones that the device was told of.
+    expected: Option<Arc<Expected>>,
     look_at: Option<Micros>,
     inline: bool,
 }
@@ -83,7 +103,15 @@ impl Provenance {
         inline: bool,
     ) -> Provenance {
         let current = watch.latest();
-        Provenance { fingerprint, allow_changed_weights, watch, current, expected: 0, look_at: None, inline }
+        Provenance {
+            fingerprint,
+            allow_changed_weights,
+            watch,
+            current,
+            expected: None,
+            look_at: None,
+            inline,
+        }
     }
 
     /// The reference matrices that are in use.
@@ -148,23 +176,25 @@ impl Provenance {
         Ok(())
     }
 
-    /// Before a barrier: the references that will be taken over at it; once.
-    pub(super) fn expect(&mut self) -> Option<Arc<References>> {
-        // Without an interval nothing becomes newer.
-        self.look_at?;
+    /// Newer references, which the device is to be told of; once.
+    pub(super) fn expect(&mut self) -> Option<Arc<Expected>> {
         let latest = self.watch.latest();
-        (self.current.sequence.max(self.expected) < latest.sequence).then(|| {
-            self.expected = latest.sequence;
-            latest
-        })
+        let known = self.expected.as_ref().map_or(0, |expected| expected.references.sequence);
+        if latest.sequence <= self.current.sequence.max(known) {
+            return None;
+        }
+        self.expected = Some(Arc::new(Expected { references: latest, fit: OnceLock::new() }));
+        self.expected.clone()
     }
 
-    /// At a barrier: the references from here on, when there are newer ones.
+    /// At a barrier: the references from here on, when there are newer ones and the device has said
+    /// that it can take them.
     pub(super) fn renew(&mut self) -> Option<Arc<References>> {
-        let latest = self.watch.latest();
-        (self.current.sequence < latest.sequence).then(|| {
-            self.current = latest.clone();
-            latest
+        let expected = self.expected.as_ref()?;
+        let is_newer = self.current.sequence < expected.references.sequence;
+        (is_newer && expected.fit.get() == Some(&true)).then(|| {
+            self.current = expected.references.clone();
+            expected.references.clone()
         })
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use thalweg_engine::Result;
 use thalweg_engine::harness::{HarnessInput, OperatorHarness};
 use thalweg_engine::operator::{Operator, OperatorFactory};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::time::{Micros, SECOND};
+use thalweg_engine::{Error, Result};
 use thalweg_tensor::op::Metric;
 use thalweg_tensor::{Element, Graph, GraphBuilder, ReferenceMatrix};
 
@@ -18,10 +18,13 @@ use super::compute::{Compute, Computed};
 use super::pipeline::{Pipeline, Setup};
 use super::*;
 
+/// The id of a reference for which there is no room.
+const TOO_LARGE: i64 = 99;
+
 /// Answers with the first id of its reference.
 struct FirstId {
     references: Arc<References>,
-    expected: Option<Arc<References>>,
+    expected: Vec<i64>,
     rows: Vec<usize>,
 }
 
@@ -35,12 +38,15 @@ impl Compute for FirstId {
         let ids: ArrayRef = Arc::new(Int64Array::from(vec![self.references.matrices[0].ids()[0]; rows]));
         Ok(Some(Computed { columns: vec![ids], ..Computed::default() }))
     }
-    fn expect_references(&mut self, references: &Arc<References>) {
-        assert!(self.expected.is_none(), "told twice");
-        self.expected = Some(references.clone());
+    fn expect_references(&mut self, references: &References) -> Result<()> {
+        let id = references.matrices[0].ids()[0];
+        assert!(!self.expected.contains(&id), "told twice");
+        self.expected.push(id);
+        if id == TOO_LARGE { Err(Error::external("it does not fit")) } else { Ok(()) }
     }
     fn set_references(&mut self, references: &Arc<References>) -> Result<()> {
-        assert!(Arc::ptr_eq(&self.expected.take().unwrap(), references), "told beforehand");
+        let id = references.matrices[0].ids()[0];
+        assert!(id != TOO_LARGE && self.expected.last() == Some(&id), "it was told beforehand, and fits");
         self.references = references.clone();
         Ok(())
     }
@@ -90,7 +96,7 @@ impl OperatorFactory for Nearest {
             compute: Box::new(|_, provenance| {
                 Ok(Box::new(FirstId {
                     references: provenance.references().clone(),
-                    expected: None,
+                    expected: Vec::new(),
                     rows: Vec::new(),
                 }))
             }),
@@ -162,6 +168,25 @@ fn a_file_that_cannot_be_read_or_does_not_fit_leaves_the_version_that_there_is()
     harness.advance_to(3 * LOOKED).unwrap();
     harness.snapshot().unwrap();
     assert_eq!(answer(&mut harness), 18);
+}
+
+#[test]
+fn references_for_which_there_is_no_room_are_not_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("topics.safetensors");
+    write(&path, 7);
+    let mut harness = builder(&path).open().unwrap();
+    write(&path, TOO_LARGE);
+    harness.advance_to(LOOKED).unwrap();
+    let snapshot = harness.snapshot().unwrap();
+    assert_eq!(answer(&mut harness), 7);
+    write(&path, 8);
+    harness.advance_to(2 * LOOKED).unwrap();
+    harness.snapshot().unwrap();
+    assert_eq!(answer(&mut harness), 8, "the next one fits");
+    // Nor does the checkpoint name what never was in use.
+    let mut restored = builder(&path).restore(&snapshot).unwrap();
+    assert_eq!(answer(&mut restored), 7);
 }
 
 #[test]

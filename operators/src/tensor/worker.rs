@@ -15,6 +15,7 @@ use thalweg_engine::{Context, Error, Result};
 use super::References;
 use super::compute::{Compute, Computed};
 use super::gather::Cut;
+use super::provenance::Expected;
 
 /// A batch that was computed.
 pub(super) struct Done {
@@ -27,7 +28,7 @@ pub(super) struct Done {
 
 pub(super) enum Job {
     Compute(Cut),
-    ExpectReferences(Arc<References>),
+    Expect(Arc<Expected>),
     SetReferences(Arc<References>),
 }
 
@@ -95,8 +96,8 @@ impl Worker {
     }
 
     /// Says which references will be set.
-    pub(super) fn expect_references(&mut self, references: Arc<References>) {
-        self.push(Job::ExpectReferences(references));
+    pub(super) fn expect(&mut self, expected: Arc<Expected>) {
+        self.push(Job::Expect(expected));
     }
 
     /// Replaces the references behind the batches that were given so far.
@@ -223,8 +224,8 @@ impl Computing {
 
     fn begin(&mut self, job: Job) -> Result<()> {
         match job {
-            Job::ExpectReferences(references) => {
-                self.compute.expect_references(&references);
+            Job::Expect(expected) => {
+                expected.tell(self.compute.expect_references(expected.references()));
                 Ok(())
             }
             Job::SetReferences(references) => self
@@ -286,7 +287,9 @@ mod tests {
             }
             Ok(Some(Computed::default()))
         }
-        fn expect_references(&mut self, _: &Arc<References>) {}
+        fn expect_references(&mut self, _: &References) -> Result<()> {
+            Ok(())
+        }
         fn set_references(&mut self, _: &Arc<References>) -> Result<()> {
             Ok(())
         }

@@ -81,8 +81,13 @@ pub trait Plan: Send {
     fn finish(&mut self) -> Result<Option<Finished>>;
 
     /// Says which matrix will be set, so that a device that needs a copy of it begins to make one.
-    /// Nothing changes until it is set; that it does not fit is said then.
-    fn expect_reference(&mut self, _reference: ReferenceId, _matrix: &Arc<ReferenceMatrix>) {}
+    /// Nothing changes until it is set.
+    ///
+    /// # Errors
+    /// As [`Plan::set_reference`]: the matrix is not to be set then. What was expected is forgotten.
+    fn expect_reference(&mut self, _reference: ReferenceId, _matrix: &Arc<ReferenceMatrix>) -> Result<()> {
+        Ok(())
+    }
 
     /// Replaces a reference matrix. Batches that are under way are done with the old one.
     ///

@@ -129,11 +129,15 @@ impl Plan for CudaPlan {
         self.pipeline.take().transpose()
     }
 
-    fn expect_reference(&mut self, reference: ReferenceId, matrix: &Arc<ReferenceMatrix>) {
-        // What fails here is tried again, and told, when the matrix is set.
-        for (index, held) in self.bring(reference, matrix).unwrap_or_default() {
+    fn expect_reference(&mut self, reference: ReferenceId, matrix: &Arc<ReferenceMatrix>) -> Result<()> {
+        let brought = self.bring(reference, matrix);
+        if brought.is_err() {
+            self.expected.fill(None);
+        }
+        for (index, held) in brought? {
             self.expected[index] = Some(held);
         }
+        Ok(())
     }
 
     fn set_reference(&mut self, reference: ReferenceId, matrix: Arc<ReferenceMatrix>) -> Result<()> {
