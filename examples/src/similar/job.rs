@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thalweg::connectors::format::JsonEncoder;
 use thalweg::operators::tensor::op::Metric;
-use thalweg::operators::tensor::{Artifact, DeviceChoice, Element, ReferenceSource};
+use thalweg::operators::tensor::{DeviceChoice, Element, ReferenceSource};
 use thalweg::prelude::*;
 
 use super::{INPUT, OUTPUT};
@@ -155,8 +155,7 @@ pub fn packages_job(env: &Environment, places: &Places, encoder: &SentenceEncode
         buckets: vec![16, 32, 64],
         ..Batching::default()
     };
-    let file = Artifact::new(places.topics.display().to_string());
-    let topics = ReferenceSource::Watched { file, every: Some(10 * SECOND) };
+    let topics = ReferenceSource::watched(places.topics.display().to_string(), 10 * SECOND);
     let device = places.device;
     let search = Search {
         key: "category",

@@ -41,6 +41,13 @@ pub enum ReferenceSource {
     },
 }
 
+impl ReferenceSource {
+    /// A file, by its path or URL, that is looked at every so many microseconds.
+    pub fn watched(location: impl Into<String>, every: Micros) -> ReferenceSource {
+        ReferenceSource::Watched { file: Artifact::new(location), every: Some(every) }
+    }
+}
+
 impl From<ReferenceMatrix> for ReferenceSource {
     fn from(matrix: ReferenceMatrix) -> ReferenceSource {
         ReferenceSource::Given(Arc::new(matrix))
