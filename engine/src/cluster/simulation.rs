@@ -8,13 +8,14 @@
 //! anew.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
 use super::{FromTask, JobConfig, Outcome};
 use crate::checkpoint::CheckpointStorage;
+use crate::checkpoint::fault::{Fault, FaultPlan};
 use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
@@ -50,6 +51,19 @@ impl SeededOrder {
     /// A number below `end`, which is at least 1.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next_u64() % end.max(1) as u64) as usize
+    }
+
+    /// A plan by which so many in a thousand calls of a store fail, half of them after they have taken
+    /// effect; `injected` counts them.
+    pub fn faults(mut self, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan {
+        Box::new(move |_| {
+            let hit = self.below(1_000);
+            if hit >= per_thousand {
+                return Fault::None;
+            }
+            injected.fetch_add(1, Ordering::Relaxed);
+            if hit.is_multiple_of(2) { Fault::FailBefore } else { Fault::FailAfter }
+        })
     }
 }
 

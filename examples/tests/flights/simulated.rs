@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use thalweg::engine::checkpoint::fault::{Fault, FaultPlan, FaultyStorage};
+use thalweg::engine::checkpoint::fault::FaultyStorage;
 use thalweg::engine::checkpoint::log::read_log;
 use thalweg::engine::checkpoint::{CheckpointStorage, JobLayout, Manifest, MemoryStorage};
 use thalweg::engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
@@ -73,18 +73,6 @@ pub fn graph(input: &Input, outputs: &Outputs) -> Graph {
     env.build().unwrap()
 }
 
-fn faults(seed: u64, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan {
-    let mut order = SeededOrder::new(seed);
-    Box::new(move |_| {
-        let hit = order.below(1_000);
-        if hit >= per_thousand {
-            return Fault::None;
-        }
-        injected.fetch_add(1, Ordering::Relaxed);
-        if hit.is_multiple_of(2) { Fault::FailBefore } else { Fault::FailAfter }
-    })
-}
-
 /// How often runs of all seeds were interrupted: the test is worth what these are.
 #[derive(Default)]
 pub struct Interruptions {
@@ -107,7 +95,8 @@ pub fn run_interrupted(
     let local = tempfile::tempdir().unwrap();
     for run in 0..12 {
         let quiet = run >= 6;
-        let plan = faults(order.next_u64(), if quiet { 0 } else { order.below(100) }, seen.faults.clone());
+        let faulty = SeededOrder::new(order.next_u64());
+        let plan = faulty.faults(if quiet { 0 } else { order.below(100) }, seen.faults.clone());
         let directory = local.path().join(run.to_string());
         let backend: Arc<dyn StateBackend> = if seed.is_multiple_of(10) {
             Arc::new(RocksBackend::new(RocksConfig::new(directory).simulated()).unwrap())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use thalweg::engine::checkpoint::fault::{Fault, FaultPlan, FaultyStorage};
+use thalweg::engine::checkpoint::fault::FaultyStorage;
 use thalweg::engine::checkpoint::{JobLayout, MemoryStorage};
 use thalweg::engine::cluster::{
     JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate, start,
@@ -72,18 +72,6 @@ impl Said {
         let text = String::from_utf8_lossy(&said.0.lock().unwrap()).into_owned();
         (result, text)
     }
-}
-
-fn faults(seed: u64, per_thousand: usize, injected: Arc<AtomicU64>) -> FaultPlan {
-    let mut order = SeededOrder::new(seed);
-    Box::new(move |_| {
-        let hit = order.below(1_000);
-        if hit >= per_thousand {
-            return Fault::None;
-        }
-        injected.fetch_add(1, Ordering::Relaxed);
-        if hit.is_multiple_of(2) { Fault::FailBefore } else { Fault::FailAfter }
-    })
 }
 
 /// The reference's file, replaced when so many rows were read.
@@ -187,7 +175,7 @@ impl Run<'_> {
         let quiet = self.number >= QUIET_FROM;
         let interval = (2 + order.below(12) as Micros) * MILLI;
         let per_thousand = if quiet { 0 } else { order.below(90) };
-        let plan = faults(order.next_u64(), per_thousand, seen.faults.clone());
+        let plan = SeededOrder::new(order.next_u64()).faults(per_thousand, seen.faults.clone());
         let layout = JobLayout::new(JOB).unwrap();
         let state = self.site.at(&format!("state-{}", self.number));
         let setup = SimulationSetup {
