@@ -1,39 +1,49 @@
-# What a newcomer types; `make help` lists it. Build output goes to CARGO_TARGET_DIR, outside the repository unless told.
+# What a newcomer types; `make help` lists it. Demos and tests share one profile, so the world is built once, and it goes
+# where cargo puts it: ./target, unless CARGO_TARGET_DIR says otherwise.
 SHELL := /bin/bash
 CARGO ?= cargo
-export CARGO_TARGET_DIR ?= $(HOME)/.cache/thalweg/target
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 # With --workspace every target resolves the same features: what one has built the next one uses.
-RELEASE = $(CARGO) build --release --workspace --bin
-RELEASED = $(CARGO_TARGET_DIR)/release
+BUILD = dev/build --workspace --bin
+BUILT = $(TARGET)/debug
+RELEASED = $(TARGET)/release
 
-.PHONY: gpu-programs help build demo demo-tensor demo-real test test-gpu bench bench-gpu fetch-models fmt clippy doc clean
+.PHONY: gpu-programs help build dist demo demo-tensor demo-real test test-gpu bench bench-gpu fetch-models fmt clippy doc clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-build: ## build everything, optimised
+build: ## build the binary, optimised, to target/release/thalweg
 	dev/install
-	$(CARGO) build --release --workspace
+	dev/build --release --workspace --bin thalweg
 
+dist: ## the stripped binary as dist/thalweg-VERSION-ARCH-linux.tar.zst with its checksum; it runs on a bare Debian
+	dev/install
+	dev/build --release --workspace --bin thalweg
+	dev/dist $(RELEASED)/thalweg
+
+# Without what it does not need (job files, tensors, Azure), in features that `test` finds again.
 demo: ## the main job on embedded clusters, through an outage and a kill -9
 	dev/install
-	$(RELEASE) demo
-	$(RELEASED)/demo
+	dev/build -p thalweg-examples --no-default-features --bin demo
+	$(BUILT)/demo
 
 demo-tensor: ## near-duplicates and nearest topics of package descriptions from Kafka, with real MiniLM weights (91 MB, fetched once)
 	dev/install
-	$(RELEASE) demo_tensor
-	set -o pipefail; model=$$(dev/minilm fetch | tail -1) && $(RELEASED)/demo_tensor "$$model"
+	$(BUILD) demo_tensor
+	set -o pipefail; model=$$(dev/minilm fetch | tail -1) && $(BUILT)/demo_tensor "$$model"
 
 demo-real: ## the same on two real Kafka brokers and Azurite
 	dev/install services
-	$(RELEASE) demo
-	$(RELEASED)/demo --real
+	$(BUILD) demo
+	$(BUILT)/demo --real
 
 test: ## formatting, lints, documentation, every test
 	dev/install services
 	dev/nvrtc fetch
+	dev/rocksdb >/dev/null
+	dev/feature-pins/check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
@@ -42,11 +52,11 @@ test: ## formatting, lints, documentation, every test
 bench: ## the benchmarks, to a table and benches/out/results.json; ONLY=name,name for a part
 	dev/install services
 	dev/peers
-	$(RELEASE) thalweg-benches
+	dev/build --release --workspace --bin thalweg-benches
 	$(RELEASED)/thalweg-benches $(ONLY)
 
 # GPU_OUT gets the programs: small, static but for libc, to be copied to a machine with a device (docs/gpu.md).
-GPU_OUT ?= $(CARGO_TARGET_DIR)/gpu
+GPU_OUT ?= $(TARGET)/gpu
 gpu-programs:
 	CARGO=$(CARGO) dev/gpu-programs $(GPU_OUT)
 

@@ -9,4 +9,5 @@ pub mod data;
 pub mod demo;
 pub mod expected;
 pub mod job;
+#[cfg(feature = "similar")]
 pub mod similar;

@@ -16,7 +16,7 @@ use crate::union::Union;
 /// Relational steps on a stream. Mistakes are reported when the job is built.
 ///
 /// ```
-/// use datafusion::prelude::{col, lit};
+/// use datafusion_expr::{col, lit};
 /// use thalweg_engine::graph::Stream;
 /// use thalweg_operators::StreamExt;
 ///

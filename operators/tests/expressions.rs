@@ -9,7 +9,7 @@ use arrow::array::{
     UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use datafusion::prelude::{col, lit};
+use datafusion_expr::{col, lit};
 use thalweg_engine::graph::Expression;
 use thalweg_engine::operator::{OperatorContext, OperatorFactory};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode, OP_COLUMN, time_type};
@@ -77,11 +77,7 @@ fn sql_and_rust_say_the_same_over_string_views_and_times() {
         ("carrier is null", col("carrier").is_null(), vec![3]),
         ("at >= '2013-01-01T02:00:00Z'", col("at").gt_eq(lit("2013-01-01T02:00:00Z")), vec![3, 4]),
         ("userId in (2, 4)", col("userId").in_list(vec![lit(2), lit(4)], false), vec![2, 4]),
-        (
-            "not (dep_delay > 60)",
-            datafusion::prelude::Expr::Not(Box::new(col("dep_delay").gt(lit(60)))),
-            vec![2],
-        ),
+        ("not (dep_delay > 60)", datafusion_expr::Expr::Not(Box::new(col("dep_delay").gt(lit(60)))), vec![2]),
     ];
     for (sql, expr, expected) in same {
         for condition in [ColumnExpression::from(sql), ColumnExpression::from(expr)] {

@@ -5,8 +5,11 @@
 //! wires what they offer, and reports. What it knows of the process (arguments, signals, exit
 //! codes) stays in [`cli`].
 
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
 pub mod job;
 pub mod prelude;
 pub mod run;

@@ -1,7 +1,7 @@
 //! What a program that builds a job needs: `use thalweg::prelude::*;`.
 
 pub use crate::run::{Job, RunningJob};
-pub use datafusion::prelude::{Expr, col, lit};
+pub use datafusion_expr::{Expr, col, lit};
 pub use thalweg_connectors::collect::Collected;
 pub use thalweg_connectors::file::{FileSink, FileSource};
 pub use thalweg_connectors::format::{Csv, Json, OnDecodeError, Raw};
@@ -25,6 +25,7 @@ pub use thalweg_operators::process::{
     BroadcastContext, KeyedBroadcastProcess, KeyedCoProcess, KeyedProcess, KeyedProcessExt, ProcessContext,
     ProcessOpen, TimeDomain, Timer,
 };
+#[cfg(feature = "tensor")]
 pub use thalweg_operators::tensor::{Batching, OnBadRow, SentenceEncoder, TensorExt, Transform};
 pub use thalweg_operators::typed::{Out, SideOutput, SideOutputs, TypedExt, TypedKeyedStream, TypedStream};
 pub use thalweg_operators::window::{TumblingWindow, WindowExt};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::logical_expr::Expr;
+use datafusion_expr::Expr;
 use thalweg_engine::graph::Expression;
 use thalweg_engine::{Error, Result};
 
@@ -21,7 +21,7 @@ enum Form {
 /// ```
 /// use std::sync::Arc;
 /// use arrow::datatypes::{DataType, Field, Schema};
-/// use datafusion::prelude::{col, lit};
+/// use datafusion_expr::{col, lit};
 /// use thalweg_operators::expression::ColumnExpression;
 ///
 /// let schema = Arc::new(Schema::new(vec![Field::new("tokens", DataType::Int64, false)]));

@@ -8,6 +8,7 @@
 //! was probably meant. This module knows Arrow, DataFusion and the engine's trait, no operator.
 
 mod column_expression;
+mod functions;
 mod planned;
 mod session;
 mod suggestion;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{ColumnarValue, Expr, ExprSchemable};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion_common::ScalarValue;
+use datafusion_expr::{ColumnarValue, Expr, ExprSchemable};
+use datafusion_physical_expr::PhysicalExpr;
 use thalweg_engine::record::time_type;
 use thalweg_engine::{Error, Result};
 
@@ -120,7 +120,7 @@ impl PlannedExpression {
         }
     }
 
-    fn failed(&self, error: &datafusion::common::DataFusionError) -> Error {
+    fn failed(&self, error: &datafusion_common::DataFusionError) -> Error {
         Error::user(format!("expression `{}` failed: {}", self.text, session::explain(error)))
     }
 }

@@ -1,24 +1,31 @@
-//! The one DataFusion session that expressions are planned with. It holds functions and options,
-//! no tables: nothing in it depends on the process that it is in.
+//! How expressions are parsed, checked and planned, with DataFusion's own crates for that and
+//! without its batch engine. Nothing here depends on the process that it is in.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, DataFusionError, SchemaError};
-use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, Volatility};
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::prelude::SessionConfig;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::{Column, DFSchema, DataFusionError, SchemaError};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::simplify::SimplifyContext;
+use datafusion_expr::{Expr, Volatility};
+use datafusion_optimizer::simplify_expressions::ExprSimplifier;
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use datafusion_sql::parser::DFParserBuilder;
+use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::ast::ExprWithAlias;
+use datafusion_sql::sqlparser::dialect::GenericDialect;
 
 use super::did_you_mean;
+use super::functions::Functions;
 
 /// Column names are taken as they are written: JSON's `userId` needs no quotes.
-static SESSION: LazyLock<SessionState> = LazyLock::new(|| {
-    let config = SessionConfig::new().set_bool("datafusion.sql_parser.enable_ident_normalization", false);
-    SessionStateBuilder::new().with_config(config).with_default_features().build()
+static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
+    let mut options = ConfigOptions::default();
+    options.sql_parser.enable_ident_normalization = false;
+    Functions::new(options)
 });
 
 /// Parses SQL text into an expression over `schema`. The error is a sentence for people.
@@ -26,34 +33,53 @@ pub(super) fn parse(sql: &str, schema: &DFSchema) -> Result<Expr, String> {
     if sql.trim().is_empty() {
         return Err("the expression is empty".to_string());
     }
-    SESSION.create_logical_expr(sql, schema).map_err(|error| explain(&error))
+    let options = ParserOptions::from(&FUNCTIONS.options.sql_parser);
+    let plan = |parsed| {
+        SqlToRel::new_with_options(&*FUNCTIONS, options).sql_to_expr_with_alias(
+            parsed,
+            schema,
+            &mut PlannerContext::new(),
+        )
+    };
+    syntax_tree(sql).and_then(plan).map_err(|error| explain(&error))
 }
 
 /// The name that `as` gives the expression, and whether the text parses at all.
 pub(super) fn alias_of(sql: &str) -> Option<String> {
-    let dialect = SESSION.config().options().sql_parser.dialect;
-    SESSION.sql_to_expr_with_alias(sql, &dialect).ok()?.alias.map(|alias| alias.value)
+    syntax_tree(sql).ok()?.alias.map(|alias| alias.value)
+}
+
+fn syntax_tree(sql: &str) -> Result<ExprWithAlias, DataFusionError> {
+    let recursion_max = FUNCTIONS.options.sql_parser.recursion_limit.get();
+    let parser =
+        DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).with_recursion_limit(recursion_max);
+    parser.build()?.parse_into_expr()
 }
 
 /// Resolves columns, refuses what is not a pure function of a row, coerces types, folds constants.
 pub(super) fn prepare(expr: Expr, schema: &DFSchema) -> Result<Expr, String> {
     let expr = resolve_columns(expr.unalias(), schema)?;
     refuse_impure(&expr)?;
-    let context = SimplifyContext::builder()
-        .with_schema(Arc::new(schema.clone()))
-        .with_config_options(Arc::clone(SESSION.config_options()))
-        .build();
-    let simplifier = ExprSimplifier::new(context);
+    let simplifier = simplifier(schema);
     let coerced = simplifier.coerce(expr, schema).map_err(|error| explain(&error))?;
     simplifier.simplify(coerced).map_err(|error| explain(&error))
 }
 
 /// Makes the physical expression of a prepared one.
-pub(super) fn physical(
-    expr: Expr,
-    schema: &DFSchema,
-) -> Result<Arc<dyn datafusion::physical_expr::PhysicalExpr>, String> {
-    SESSION.create_physical_expr(expr, schema).map_err(|error| explain(&error))
+pub(super) fn physical(expr: Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, String> {
+    let coerced = simplifier(schema).coerce(expr, schema);
+    let planned = coerced.and_then(|expr| {
+        create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+    });
+    planned.map_err(|error| explain(&error))
+}
+
+fn simplifier(schema: &DFSchema) -> ExprSimplifier {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(Arc::clone(&FUNCTIONS.options))
+        .build();
+    ExprSimplifier::new(context)
 }
 
 /// DataFusion's view of a schema.
@@ -112,10 +138,10 @@ fn refuse_impure(expr: &Expr) -> Result<(), String> {
                     function.func.name()
                 )
             }
-            _ => return Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue),
+            _ => return Ok(TreeNodeRecursion::Continue),
         };
         refusal.get_or_insert(message);
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Stop)
+        Ok(TreeNodeRecursion::Stop)
     });
     match (refusal, walked) {
         (Some(refusal), _) => Err(refusal),
