@@ -111,7 +111,8 @@ pub trait Operator: Send {
         Ok(Step::Done)
     }
 
-    /// Input `input` has no more rows. Comes after the highest watermark.
+    /// Input `input` has no more rows. Of the last input it comes after the highest watermark; one
+    /// that ends before others takes no part in the watermark from then on.
     ///
     /// # Errors
     /// Whatever fails the task.
