@@ -188,8 +188,11 @@ pub struct ReaderOpenContext<'a> {
 pub enum ReaderStatus {
     /// More may be there at once: poll again.
     Ready,
-    /// Nothing there now. Poll again when the waker was used, or at this processing time.
+    /// Every split was asked, and none has anything now. Poll again when the waker was used, or at
+    /// this processing time.
     Waiting(Option<Micros>),
+    /// The reader takes nothing before this processing time, whatever is there: a limit of its own.
+    Paused(Micros),
     /// `no_more_splits` was said and every split is read to its end.
     Finished,
 }
@@ -270,6 +273,11 @@ pub enum ReaderEffect {
     Batch(Batch, Vec<SplitRun>),
     /// A batch for a side output (dead letters): 1 and up.
     Side(u16, Batch),
+    /// These splits were asked, and what they had is emitted: one that had nothing is silent, and
+    /// by [`WatermarkStrategy::idle_after`](crate::time::WatermarkStrategy) idle after a while. For a
+    /// reader that is [`Ready`](ReaderStatus::Ready) all the time; [`Waiting`](ReaderStatus::Waiting)
+    /// says so of all splits.
+    Asked(Vec<SplitId>),
     /// How a split takes part in the watermark.
     Activity(SplitId, SplitActivity),
     /// The whole reader's watermark waits (`true`) though it may hold no split: a cluster whose

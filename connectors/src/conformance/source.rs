@@ -233,6 +233,10 @@ impl<'a> Run<'a> {
             ReaderEffect::Message(message) => {
                 self.tell(EnumeratorEvent::FromReader { subtask: reader as u32, message })
             }
+            ReaderEffect::Asked(splits) => {
+                let finished = splits.iter().find(|split| self.finished.contains(split));
+                ensure(finished.is_none(), || format!("finished split {finished:?} was asked"))
+            }
             ReaderEffect::Side(..) | ReaderEffect::Activity(..) | ReaderEffect::Hold(_) => Ok(()),
         }
     }
@@ -273,6 +277,10 @@ impl<'a> Run<'a> {
                 ReaderStatus::Waiting(until) => {
                     waiting += 1;
                     wake = [wake, until].into_iter().flatten().min();
+                }
+                ReaderStatus::Paused(until) => {
+                    waiting += 1;
+                    wake = Some(wake.map_or(until, |wake: Micros| wake.min(until)));
                 }
             }
             // Everybody waits: time goes on to the first that wants to be woken.

@@ -84,6 +84,8 @@ pub(crate) struct Fetch {
     pub records: u64,
     /// Whether a split came to its end.
     pub ended: bool,
+    /// Whether all that had come of any split when it was last so is taken now.
+    pub asked_all: bool,
 }
 
 /// The splits of one cluster in one task.
@@ -252,6 +254,11 @@ impl ClusterReader {
         }
     }
 
+    /// The splits that the consumer reads.
+    pub fn asked(&self) -> impl Iterator<Item = &SplitId> {
+        self.splits.iter().filter(|split| split.assigned && !split.end_told).map(|split| &split.id)
+    }
+
     /// Takes what was fetched into `gathering`; never waits.
     ///
     /// # Errors
@@ -261,7 +268,8 @@ impl ClusterReader {
             return Ok(Fetch::default());
         };
         let fetched = consumer.fetch(buffer);
-        let mut fetch = Fetch { messages: fetched.len(), ..Fetch::default() };
+        let mut fetch =
+            Fetch { messages: fetched.len(), asked_all: fetched.ends_a_turn(), ..Fetch::default() };
         let mut bytes = 0;
         let mut last = (0, -1, usize::MAX);
         let mut restarted = false;

@@ -83,6 +83,8 @@ pub(crate) struct ClusterConsumer {
     client: Arc<Client<ClientEvents>>,
     /// When it was last asked whether somebody answers.
     asked: Instant,
+    /// How many messages of those that lay there when the turn began are left.
+    turn_left: usize,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread; the raw queue pointer is used by one
@@ -126,7 +128,7 @@ impl ClusterConsumer {
         let opaque = std::ptr::from_ref::<Waker>(&waker).cast_mut().cast::<c_void>();
         // SAFETY: as above.
         unsafe { sys::rd_kafka_queue_cb_event_enable(queue, Some(on_nonempty), opaque) };
-        Ok(ClusterConsumer { queue, waker, client: Arc::new(client), asked: Instant::now() })
+        Ok(ClusterConsumer { queue, waker, client: Arc::new(client), asked: Instant::now(), turn_left: 0 })
     }
 
     /// Starts reading partitions, beside those that are read already.
@@ -171,7 +173,13 @@ impl ClusterConsumer {
             sys::rd_kafka_consume_batch_queue(self.queue, 0, buffer.slots.as_mut_ptr(), buffer.slots.len())
         };
         let count = usize::try_from(count).unwrap_or(0);
-        Fetched { messages: &mut buffer.slots[..count], _consumer: PhantomData }
+        self.turn_left = self.turn_left.saturating_sub(count);
+        let ends_a_turn = self.turn_left == 0 || count < buffer.slots.len();
+        if ends_a_turn {
+            // SAFETY: the queue is live as long as the consumer; only its length is read.
+            self.turn_left = unsafe { sys::rd_kafka_queue_length(self.queue) };
+        }
+        Fetched { messages: &mut buffer.slots[..count], ends_a_turn, _consumer: PhantomData }
     }
 
     /// The offset behind the newest record of a partition, as the last fetch saw it.
@@ -285,6 +293,7 @@ impl FetchBuffer {
 /// Messages of one fetch; destroyed with it.
 pub(crate) struct Fetched<'a> {
     messages: &'a mut [*mut RDKafkaMessage],
+    ends_a_turn: bool,
     _consumer: PhantomData<&'a ClusterConsumer>,
 }
 
@@ -292,6 +301,12 @@ impl Fetched<'_> {
     /// Number of messages, errors among them.
     pub fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// Whether all is taken that lay there when the last turn ended: partitions of which nothing
+    /// came since then had nothing.
+    pub fn ends_a_turn(&self) -> bool {
+        self.ends_a_turn
     }
 
     /// The messages, by partition in the order of their offsets.

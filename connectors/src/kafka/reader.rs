@@ -232,6 +232,11 @@ impl FederatedReader {
         if fetch.ended {
             self.tell_finished(name, cx);
         }
+        if fetch.asked_all
+            && let Some(cluster) = self.clusters.get(name)
+        {
+            cx.effect(ReaderEffect::Asked(cluster.asked().cloned().collect()));
+        }
         Ok(fetch.messages > 0)
     }
 
@@ -299,7 +304,7 @@ impl SourceReader for FederatedReader {
             self.tell_activity(cx);
         }
         if cx.now() < self.read_at {
-            return Ok(ReaderStatus::Waiting(Some(self.read_at)));
+            return Ok(ReaderStatus::Paused(self.read_at));
         }
         if self.read(cx)? {
             if let Some(limit) = self.config.rows_per_second {

@@ -176,6 +176,11 @@ impl Driver {
                 self.retired.push(split.clone());
                 self.tell(EnumeratorEvent::Finished { subtask, split })?;
             }
+            ReaderEffect::Asked(splits) => {
+                for split in splits {
+                    assert_eq!(self.owner.get(&*split.0), Some(&subtask), "{split} asked of another");
+                }
+            }
             other => panic!("unexpected {other:?}"),
         }
         Ok(())
@@ -205,7 +210,7 @@ impl Driver {
             self.longest_poll = self.longest_poll.max(before.elapsed());
             match status {
                 ReaderStatus::Ready => busy = true,
-                ReaderStatus::Waiting(_) => {}
+                ReaderStatus::Waiting(_) | ReaderStatus::Paused(_) => {}
                 ReaderStatus::Finished => self.readers[subtask].finished = true,
             }
         }

@@ -91,7 +91,6 @@ pub struct Task {
     data_ended: bool,
     finishing: bool,
     finished: bool,
-    blocked_since: Option<Micros>,
     metrics: TaskMetrics,
 }
 
@@ -120,7 +119,6 @@ impl Task {
             data_ended: false,
             finishing: false,
             finished: false,
-            blocked_since: None,
             metrics,
         }
     }
@@ -160,16 +158,10 @@ impl Task {
             return Ok(TaskPoll::Finished);
         }
         if !drain(&mut body.edges) {
-            self.blocked_since.get_or_insert(now);
             return Ok(TaskPoll::Waiting(None));
         }
-        if let Some(since) = self.blocked_since.take()
-            && let Head::Source(head) = &mut body.head
-        {
-            head.excuse(now - since);
-        }
         if body.chain.is_parked() {
-            return self.poll_parked(body, now);
+            return self.poll_parked(body);
         }
         if body.chain.is_flushed()
             && let Some(passing) = self.passing.take()
@@ -217,7 +209,7 @@ impl Task {
     }
 
     /// An operator waits for work elsewhere: what it emitted leaves, and nothing comes.
-    fn poll_parked(&mut self, body: &mut Body, now: Micros) -> Result<TaskPoll> {
+    fn poll_parked(&mut self, body: &mut Body) -> Result<TaskPoll> {
         if self.operators_woken.swap(false, Ordering::AcqRel) {
             body.chain.unpark();
             return Ok(TaskPoll::Ready);
@@ -225,7 +217,6 @@ impl Task {
         for edge in &mut body.edges {
             edge.flush()?;
         }
-        self.blocked_since.get_or_insert(now);
         Ok(TaskPoll::Waiting(None))
     }
 
@@ -303,7 +294,7 @@ impl Task {
                 (ToTask::Finish, _) => self.finishing = true,
                 (ToTask::AssignSplits(splits), Head::Source(head)) => head.add_splits(splits, now)?,
                 (ToTask::ReleaseSplits(splits), Head::Source(head)) => head.release_at_barrier(splits),
-                (ToTask::NoMoreSplits, Head::Source(head)) => head.no_more_splits(now),
+                (ToTask::NoMoreSplits, Head::Source(head)) => head.no_more_splits(),
                 (ToTask::SourceMessage(message), Head::Source(head)) => head.message(&message, now)?,
                 (command, Head::Gate(_)) => {
                     return Err(Error::internal(format!("a task without a source got {command:?}")));
@@ -365,8 +356,6 @@ impl Task {
             }
         }
         if held {
-            // Splits are not idle for that: see above where the task goes on.
-            self.blocked_since.get_or_insert(now);
             return Ok(Some(None));
         }
         match head.next_event(now)? {

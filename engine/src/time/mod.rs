@@ -3,9 +3,11 @@
 //!
 //! This module knows nobody in the crate. Times are microseconds since the epoch, UTC.
 
+mod silence;
 mod strategy;
 mod watermark;
 
+pub use silence::Silence;
 pub use strategy::{SplitWatermark, WatermarkStrategy};
 pub use watermark::{InputWatermarks, RisingWatermark, Watermark};
 
