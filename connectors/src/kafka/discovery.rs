@@ -1,5 +1,6 @@
 //! The federated source's eye on the world: the topology file and, through one [`Probe`] a
-//! cluster, the clusters. A look gathers what the probes have seen and never waits for one.
+//! cluster, the clusters, so a changed topology is followed in place (W1). A look gathers what the
+//! probes have seen and never waits for one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

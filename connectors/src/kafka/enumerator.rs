@@ -2,14 +2,15 @@
 //!
 //! The rules it lives by:
 //! - A split that nobody owns and that the topology lists is assigned at once, to the reader with
-//!   the fewest splits of its cluster. The same facts give the same assignments.
+//!   the fewest splits of its cluster. The same facts give the same assignments. A holding that
+//!   nobody has reached yet holds nobody up: its splits follow when it is seen (F2).
 //! - A holding that is away keeps its splits and offsets (W2). One that is not listed any more
 //!   gives its splits back, and their offsets are kept for its return (F6).
 //! - The end of a bounded reading is fixed once, when a partition is first seen, and is part of
 //!   its position from then on. No reader is told "no more" before every listed holding was seen
 //!   whole.
 //! - What a reader holds is also remembered here with the position it was given, so that a split
-//!   can never be forgotten; what readers say is newer and wins.
+//!   can never be forgotten, nor owned twice (F9); what readers say is newer and wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,7 +3,7 @@
 //!
 //! What decides is pure and knows no client: [`topology`], `enumerator`, `bounds`. What looks at
 //! the world sits on threads of its own (`probe`) or never waits (`reader`). `unsafe` lives in
-//! `consumer` alone. The behaviours are those of REQUIREMENTS.md, F1 and on.
+//! `consumer` alone. The behaviours are those of docs/requirements.md, F1 and on.
 
 mod bounds;
 mod cluster_metrics;

@@ -1,6 +1,6 @@
 //! From a cluster of the topology to the settings of a client of librdkafka.
 //!
-//! Three layers: what suits us, what the topology says (it wins), and what the source's semantics
+//! Any setting of librdkafka passes through, by cluster (F14). Three layers: what suits us, what the topology says (it wins), and what the source's semantics
 //! need (it wins over all). Secrets are resolved here and go nowhere else.
 
 use rdkafka::ClientConfig;

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_read_from_where_they_are_and_never_printed() {
+    fn f14_secrets_are_read_from_where_they_are_and_never_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         std::fs::write(&path, "hunter2\n").unwrap();

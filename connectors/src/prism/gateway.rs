@@ -1,4 +1,4 @@
-//! The gateway: the router as a gRPC service. Many clients share one producer for each cluster
+//! The gateway: the router as a gRPC service with one call (P1). Many clients share one producer for each cluster
 //! (P8), since all requests go through one router.
 
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 //!
 //! What decides is pure: `route`, `breaker`. What a record meets on its way is in `outcome`.
 //! The router knows nothing of gRPC; the sinks know the router only as one of two targets. The
-//! behaviours are those of REQUIREMENTS.md, P1 and on.
+//! behaviours are those of docs/requirements.md, P1 and on.
 
 mod at_least_once;
 mod breaker;

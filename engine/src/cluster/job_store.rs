@@ -1,5 +1,5 @@
 //! A job's checkpoints in the store, as the driver uses them: claim, read, publish, commit,
-//! collect. Blocks; called on background threads. What to do is decided in `checkpoint`; this
+//! collect. Nothing else is needed to find a job again (H1). Blocks; called on background threads. What to do is decided in `checkpoint`; this
 //! file only puts those decisions in order.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Which account, and as whom. The configuration is plain data; the environment is read by the
+//! Which account, and as whom (H3). The configuration is plain data; the environment is read by the
 //! caller's look-up, so a test can say what it holds.
 
 use std::path::PathBuf;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_chooses_the_identity() {
+    fn h3_the_environment_chooses_the_identity() {
         let token = ("AZURE_FEDERATED_TOKEN_FILE", "/var/token");
         let client = ("AZURE_CLIENT_ID", "me");
         let sas = config(&[("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=x"), token, client]);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_wired() {
+    fn h3_identities_are_wired() {
         let directory = tempfile::tempdir().unwrap();
         let token = directory.path().join("token");
         std::fs::write(&token, "jwt").unwrap();

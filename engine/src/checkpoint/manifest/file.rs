@@ -1,4 +1,5 @@
-//! A manifest as an object in the store: one line with format, length and hash, then JSON.
+//! A manifest as an object in the store: one line with format, length and hash, then JSON. A format
+//! that was released once is read for ever (H5).
 //!
 //! ```text
 //! thalweg-manifest <format> <length of the body> <BLAKE3 of the body, hexadecimal>\n

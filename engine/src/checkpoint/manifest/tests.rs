@@ -69,7 +69,7 @@ fn a_manifest_is_written_as_version_1_did() {
 }
 
 #[test]
-fn a_manifest_of_version_1_is_read() {
+fn h5_a_manifest_of_version_1_is_read() {
     assert_eq!(Manifest::decode("fixture", FIXTURE).unwrap(), sample());
 }
 

@@ -137,7 +137,7 @@ fn a_task_at_its_dirty_bound_waits_for_the_flush_and_is_right_afterwards() {
 
 #[cfg(feature = "rocksdb")]
 #[test]
-fn a_second_snapshot_uploads_only_what_is_new() {
+fn h4_a_second_snapshot_uploads_only_what_is_new() {
     let mut site = Site::new(Kind::Rocks, KeyedStateSpec::default());
     let mut keyed = site.open(&[]);
     let count = keyed.value::<u64>("count").unwrap();
