@@ -260,6 +260,27 @@ pub struct SubtaskInfo {
     pub generation: u64,
     /// One deployment of the tasks within a generation.
     pub attempt: u64,
+    /// The nonce of the claim that made the generation: no other claim has it, whatever the job and
+    /// the store.
+    pub claim: Arc<str>,
+}
+
+impl SubtaskInfo {
+    /// The name of this instance: no other one has it or had it, of whatever attempt, generation,
+    /// job, store or machine. Generations count from 1 in every store, so the claim's nonce is part
+    /// of it. What outlives an attempt is named by it: records' ids (P5), files, staging
+    /// directories. Letters, digits, `-`, `_` and `.`.
+    pub fn instance_name(&self) -> String {
+        // 64 random bits, beside a job, a uid and a generation that would have to be the same.
+        const CLAIM_BYTES: usize = 16;
+        // It is part of files' names.
+        const JOB_CHARACTERS_MAX: usize = 64;
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+        let job: String = self.job.chars().map(plain).take(JOB_CHARACTERS_MAX).collect();
+        let claim = self.claim.get(..CLAIM_BYTES).unwrap_or(&self.claim);
+        let SubtaskInfo { uid, subtask, generation, attempt, .. } = self;
+        format!("{job}-{uid}-{subtask}-{generation}-{attempt}-{claim}")
+    }
 }
 
 /// What an operator may reach for when it opens.
@@ -363,5 +384,24 @@ pub fn single_input(inputs: &[EdgeSchema]) -> Result<&EdgeSchema> {
     match inputs {
         [input] => Ok(input),
         _ => Err(Error::internal(format!("operator takes one input, the graph gives it {}", inputs.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_an_instances_name_is_another_one_in_another_store_though_all_numbers_agree() {
+        let name = |job: &str, claim: &str| {
+            let (uid, claim) = (Uid::new("sink.a").unwrap(), claim.into());
+            let (subtask, parallelism, max_parallelism) = (1, 2, 128);
+            let (job, generation, attempt) = (job.into(), 3, 4);
+            SubtaskInfo { job, uid, subtask, parallelism, max_parallelism, generation, attempt, claim }
+                .instance_name()
+        };
+        let here = name("jobs/usage", "0123456789abcdef0123456789abcdef");
+        assert_eq!(here, "jobs_usage-sink.a-1-3-4-0123456789abcdef");
+        assert_ne!(here, name("jobs/usage", "fedcba9876543210fedcba9876543210"));
     }
 }

@@ -5,7 +5,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use thalweg_engine::checkpoint::{self, CheckpointStorage, MemoryStorage, StoreOptions};
 use thalweg_engine::cluster::{
@@ -17,6 +16,8 @@ use thalweg_engine::runtime::ChannelBounds;
 use thalweg_engine::state::{MemoryPlan, MemoryRequest, RocksBackend, RocksConfig};
 use thalweg_engine::time::Micros;
 use thalweg_engine::{Error, Result};
+
+use crate::state_directory::StateDirectory;
 
 /// Files that each keyed instance uploads, or downloads, at the same time.
 const TRANSFERS: usize = 2;
@@ -183,13 +184,13 @@ impl Job {
             Store::Url(url) => checkpoint::open(&url, &options)?,
             Store::Given(storage) => storage,
         };
-        let directory = StateDirectory::of(&self.config.name, self.state_directory);
+        let directory = StateDirectory::of(&self.config.name, self.state_directory)?;
         let rocks = RocksConfig {
             block_cache_bytes: bytes(memory.block_cache_bytes),
             write_buffer_bytes: bytes(memory.write_buffer_bytes),
             instance_bytes: Some(bytes(memory.cache_bytes_per_instance)),
             transfers: TRANSFERS,
-            ..RocksConfig::new(directory.0.clone())
+            ..RocksConfig::new(directory.path())
         };
         let backend = Arc::new(RocksBackend::new(rocks)?);
         let bounds = ChannelBounds { bytes_max: bytes(memory.channel_bytes), ..ChannelBounds::default() };
@@ -275,28 +276,5 @@ impl RunningJob {
     /// An internal error when the coordinator's thread panicked.
     pub fn wait(self) -> Result<JobSummary> {
         self.handle.wait()
-    }
-}
-
-/// Where the job's RocksDB keeps its files. They are worth nothing once the job is over.
-struct StateDirectory(PathBuf);
-
-impl StateDirectory {
-    /// One that no other job of this process, and no other process, has.
-    fn of(job: &str, given: Option<PathBuf>) -> StateDirectory {
-        static STARTED: AtomicU64 = AtomicU64::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let below = given.unwrap_or_else(|| std::env::temp_dir().join("thalweg-state"));
-        StateDirectory(below.join(format!("{job}-{}-{number}", std::process::id())))
-    }
-}
-
-impl Drop for StateDirectory {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %self.0.display(), %error, "cannot remove the state's directory");
-        }
     }
 }

@@ -176,6 +176,7 @@ impl<'a> Run<'a> {
             max_parallelism: 128,
             generation: 1,
             attempt: 1,
+            claim: "test".into(),
         };
         let (waker, metrics) = (Waker::new(|| ()), MetricGroup::default());
         self.source.reader(&ReaderOpenContext { info: &info, waker: &waker, metrics: &metrics })

@@ -54,7 +54,8 @@ impl FileSinkFormat {
 }
 
 /// Writes append rows to files in a directory: one file for each instance and checkpoint with
-/// rows, named `<job>-<uid>-<subtask>-<generation>-<attempt>-<n>`.
+/// rows, named `<job>-<uid>-<subtask>-<generation>-<attempt>-<claim>-<n>`. The claim is new with
+/// each start of the job, in whatever checkpoint store: no two files ever have one name.
 ///
 /// Exactly once, by two-phase commit: a file is written in the directory's `.staging`, brought to
 /// disk when its checkpoint is taken, and renamed when the checkpoint has committed. So what is in
@@ -125,8 +126,7 @@ impl OperatorFactory for FileSink {
 
 struct FileWriter {
     sink: FileSink,
-    /// The operator, and the beginning of its files' names: no other instance, attempt or
-    /// generation of the job has it.
+    /// The operator, and the beginning of its files' names: no other instance has or had it.
     instance: Option<(Uid, String)>,
     sequence: u64,
     encoder: Option<Box<dyn Encoder>>,
@@ -143,12 +143,7 @@ impl FileWriter {
 
 impl Operator for FileWriter {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        let info = cx.info;
-        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
-        let job: String = info.job.chars().map(plain).collect();
-        let (uid, subtask) = (&info.uid, info.subtask);
-        let stem = format!("{job}-{uid}-{subtask}-{}-{}", info.generation, info.attempt);
-        self.instance = Some((uid.clone(), stem));
+        self.instance = Some((cx.info.uid.clone(), cx.info.instance_name()));
         Ok(())
     }
 

@@ -126,6 +126,7 @@ fn effects(source: &FileSource) -> Result<Vec<ReaderEffect>, String> {
         max_parallelism: 128,
         generation: 1,
         attempt: 1,
+        claim: "test".into(),
     };
     let (waker, metrics) = (Waker::new(|| ()), MetricGroup::default());
     let mut reader =
@@ -254,6 +255,7 @@ fn a_file_sink_writes_exactly_once() {
             make: &|| kind(&path).0.into_parts(),
             visible: &|| Ok(if files() { committed(kind(&path).1) } else { Vec::new() }),
             storage: Arc::new(NoStorage),
+            other_storage: Arc::new(NoStorage),
         };
         suite.check().unwrap();
     }
@@ -276,16 +278,17 @@ fn a_second_run_with_the_same_names_adds_files_and_replaces_none() {
                 rows.sort_unstable();
                 count.set(rows.len());
                 if run == 2 {
-                    let mut earlier = (0..20_080).peekable();
+                    let mut earlier = (0..20_090).peekable();
                     rows.retain(|n| earlier.next_if_eq(n).is_none());
                 }
                 Ok(rows)
             },
             storage: Arc::new(NoStorage),
+            other_storage: Arc::new(NoStorage),
         };
         suite.check().unwrap();
     }
-    assert_eq!(count.get(), 2 * 20_080);
+    assert_eq!(count.get(), 2 * 20_090);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //!
 //! Rows of an epoch are staged in segments: local files, each uploaded when it is full, the last
 //! one by the snapshot's task. At the barrier the records have ids for ever: a producer that is new
-//! at every restore, the epoch, and a sequence that runs on without gaps. A committable is a
-//! reference and a hash. What an aborted checkpoint prepared keeps its ids and its place in the
-//! store, and rides with the next.
+//! at every restore and in every store, the epoch, and a sequence that runs on without gaps. A
+//! committable is a reference and a hash, and keeps its producer. What an aborted checkpoint
+//! prepared keeps its ids and its place in the store, and rides with the next.
 //!
 //! Staging is bounded on disk. At the bound (the store is slow, or away) the sink says that it is
 //! full, and its input is held back; a barrier still comes through, and room comes with each
@@ -25,7 +25,7 @@ use thalweg_engine::{Error, Result};
 
 use super::row_records::RowRecords;
 use super::segment::SegmentReference;
-use super::sink::{PrismSink, producer_name};
+use super::sink::PrismSink;
 use super::staging::{OpenSegment, SealedSegment, StagedBytes};
 use super::uploads::Uploads;
 use crate::epochs::Unconfirmed;
@@ -101,7 +101,7 @@ impl Open {
         let staging_bytes = sink.staging_limit();
         Ok(Open {
             info: cx.info.clone(),
-            producer: producer_name(cx.info),
+            producer: cx.info.instance_name(),
             layout: JobLayout::new(&cx.info.job)?,
             storage: cx.storage.clone(),
             directory: staging_directory(sink, cx)?,
@@ -172,19 +172,9 @@ impl Open {
 }
 
 fn staging_directory(sink: &PrismSink, cx: &OpenContext<'_>) -> Result<PathBuf> {
-    let info = cx.info;
-    let unique = format!(
-        "prism-{}-{}-{}-{}-{}",
-        std::process::id(),
-        info.uid,
-        info.subtask,
-        info.generation,
-        info.attempt
-    );
-    let Some(parent) = sink.staging_directory() else { return cx.backend.scratch(&unique) };
-    let directory = parent.join(&unique);
-    // An earlier process of the same number may have left it.
-    let _ = std::fs::remove_dir_all(&directory);
+    let name = format!("prism-{}", cx.info.instance_name());
+    let Some(parent) = sink.staging_directory() else { return cx.backend.scratch(&name) };
+    let directory = parent.join(&name);
     std::fs::create_dir_all(&directory)
         .map_err(|error| Error::external(format!("cannot make {}", directory.display())).caused_by(error))?;
     Ok(directory)

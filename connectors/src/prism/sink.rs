@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thalweg_engine::Result;
-use thalweg_engine::operator::{Operator, OperatorFactory, SubtaskInfo, single_input};
+use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode};
 
 use super::at_least_once::AtLeastOnceWriter;
@@ -156,11 +156,6 @@ impl PrismSink {
             PrismTarget::Embedded(config) => config.limits.record_bytes,
         }
     }
-}
-
-/// The producer in the ids of an instance's records: new at every restore.
-pub(super) fn producer_name(info: &SubtaskInfo) -> String {
-    format!("{}/{}/{}/{}/{}", info.job, info.uid, info.generation, info.attempt, info.subtask)
 }
 
 impl Sink for PrismSink {

@@ -332,6 +332,7 @@ fn open(
         max_parallelism: 128,
         generation: 1,
         attempt: 1,
+        claim: "test".into(),
     };
     let flag = woken.clone();
     let waker = Waker::new(move || flag.store(true, Ordering::Release));

@@ -105,6 +105,7 @@ impl Bench {
             max_parallelism: 128,
             generation: 1,
             attempt,
+            claim: "test".into(),
         };
         let registry = Registry::default();
         let scratch = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{TaskId, TaskRole};
 use crate::checkpoint::Manifest;
+use crate::checkpoint::log::Writer;
 use crate::graph::{ChainId, Graph, Node, NodeId, NodeKind, Partitioner, Plan, PlannedEdge};
 use crate::metrics::{MetricGroup, Registry};
 use crate::operator::{OpenContext, OutputIndex, SubtaskInfo, Waker};
@@ -32,8 +33,8 @@ pub struct Deployment {
     pub registry: Registry,
     /// What tasks need.
     pub environment: TaskEnvironment,
-    /// One run of the coordinator.
-    pub generation: u64,
+    /// The claim of this run of the coordinator.
+    pub claim: Writer,
 }
 
 type Channels = BTreeMap<(usize, u32, u32), Arc<Channel>>;
@@ -188,8 +189,9 @@ impl Opening<'_> {
             subtask: self.id.subtask,
             parallelism: self.deployment.plan.chains[self.id.chain.0].parallelism,
             max_parallelism: self.deployment.plan.max_parallelism,
-            generation: self.deployment.generation,
+            generation: self.deployment.claim.generation,
             attempt: self.id.attempt,
+            claim: self.deployment.claim.nonce.as_str().into(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::decision::{Action, CheckpointContent, Event, Outcome};
 use super::deployment::{Deployment, roles};
 use super::job_store::{JobStore, Publication, RestoredCheckpoint};
 use super::{FromTask, JobConfig, SourceRole, TaskId};
+use crate::checkpoint::log::Writer;
 use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest};
 use crate::graph::{Graph, NodeKind, Plan, Uid};
 use crate::metrics::{Counter, Gauge, Registry};
@@ -27,7 +28,7 @@ use crate::{Error, Result};
 /// What the driver's inbox takes.
 enum DriverEvent {
     /// The generation is ours.
-    Claimed(Result<u64>),
+    Claimed(Result<Writer>),
     /// The newest checkpoint was read.
     Read(Result<RestoredCheckpoint>),
     /// A discovery looked.
@@ -80,6 +81,8 @@ pub struct JobEnvironment {
     pub registry: Registry,
     /// Bounds of each channel.
     pub bounds: ChannelBounds,
+    /// Makes the nonce of a claim: never the same one twice, anywhere.
+    pub nonce: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 /// What a poll answers.
@@ -118,7 +121,7 @@ pub struct JobDriver {
     inbox: Inbox,
     store: Arc<JobStore>,
     coordinator: Option<Coordinator>,
-    generation: u64,
+    claim: Option<Writer>,
     manifest: Option<Arc<Manifest>>,
     mailboxes: BTreeMap<TaskId, Arc<Mailbox>>,
     looks: BTreeMap<Uid, Look>,
@@ -178,7 +181,7 @@ impl JobDriver {
             inbox,
             store,
             coordinator: None,
-            generation: 0,
+            claim: None,
             manifest: None,
             mailboxes: BTreeMap::new(),
             looks,
@@ -199,7 +202,8 @@ impl JobDriver {
         let now = self.environment.clock.now();
         if !std::mem::replace(&mut self.started, true) {
             let store = self.store.clone();
-            let claim = move || DriverEvent::Claimed(store.claim(now));
+            let nonce = (self.environment.nonce)();
+            let claim = move || DriverEvent::Claimed(store.claim(now, nonce));
             self.background("claim", claim, |error| DriverEvent::Claimed(Err(error)));
             return DriverPoll::Ready;
         }
@@ -227,8 +231,9 @@ impl JobDriver {
 
     fn event(&mut self, now: Micros, event: DriverEvent) {
         match event {
-            DriverEvent::Claimed(Ok(generation)) => {
-                self.generation = generation;
+            DriverEvent::Claimed(Ok(claim)) => {
+                let generation = claim.generation;
+                self.claim = Some(claim);
                 let sources = self.source_roles();
                 let roles = roles(&self.graph, &self.plan);
                 self.coordinator =
@@ -362,6 +367,8 @@ impl JobDriver {
     }
 
     fn deploy(&mut self, attempt: u64) {
+        // Nothing is deployed before the claim.
+        let Some(claim) = self.claim.clone() else { return };
         let inbox = self.inbox.clone();
         let reports =
             Arc::new(move |id, message| inbox.send(DriverEvent::Coordinator(Event::Task(id, message))));
@@ -371,7 +378,7 @@ impl JobDriver {
             plan: self.plan.clone(),
             bounds: self.environment.bounds,
             registry: self.environment.registry.clone(),
-            generation: self.generation,
+            claim,
             environment: TaskEnvironment {
                 clock: self.environment.clock.clone(),
                 background: self.environment.background.clone(),

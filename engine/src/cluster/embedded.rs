@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{CoordinatorConfig, Outcome};
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
+use crate::checkpoint::log::fresh_nonce;
 use crate::checkpoint::{CheckpointStorage, ORPHAN_GRACE};
 use crate::graph::Graph;
 use crate::metrics::Registry;
@@ -144,6 +145,7 @@ pub fn start(
         backend,
         registry: registry.clone(),
         bounds,
+        nonce: Arc::new(fresh_nonce),
     };
     let signal = Arc::new(Signal::default());
     let waking = signal.clone();

@@ -1,6 +1,6 @@
 //! A job's checkpoints in the store, as the driver uses them: claim, read, publish, commit,
-//! collect. Nothing else is needed to find a job again (H1). Blocks; called on background threads. What to do is decided in `checkpoint`; this
-//! file only puts those decisions in order.
+//! collect. Nothing else is needed to find a job again (H1). Blocks; called on background threads.
+//! What to do is decided in `checkpoint`; this file only puts those decisions in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::JobConfig;
 use super::decision::{CheckpointContent, RestoredJob};
-use crate::checkpoint::log::{JobLog, LogView, fresh_nonce};
+use crate::checkpoint::log::{JobLog, LogView, Writer};
 use crate::checkpoint::{
     CheckpointId, CheckpointStorage, Collector, FileHandle, JobLayout, Manifest, RestorePolicy, Sweep, select,
 };
@@ -96,13 +96,13 @@ impl JobStore {
         self.log.lock().as_ref().is_some_and(JobLog::is_fenced)
     }
 
-    /// Claims the next generation; it is `now`.
-    pub fn claim(&self, now: Micros) -> Result<u64> {
-        let log = JobLog::claim(self.storage.clone(), self.layout.clone(), fresh_nonce())?;
-        let generation = log.generation();
+    /// Claims the next generation under a nonce that no claim has had; it is `now`.
+    pub fn claim(&self, now: Micros, nonce: String) -> Result<Writer> {
+        let log = JobLog::claim(self.storage.clone(), self.layout.clone(), nonce)?;
+        let claim = log.writer().clone();
         *self.log.lock() = Some(log);
         *self.claimed_at.lock() = now;
-        Ok(generation)
+        Ok(claim)
     }
 
     fn with_log<T>(&self, act: impl FnOnce(&mut JobLog) -> Result<T>) -> Result<T> {

@@ -143,6 +143,10 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
     let driver_awake = Arc::new(AtomicBool::new(true));
     let waking = driver_awake.clone();
     let inbox = Inbox::new(Waker::new(move || waking.store(true, Ordering::Release)));
+    // Another one for each run: the clock goes on over a crash.
+    let started = crate::runtime::Clock::now(&setup.clock) as u64;
+    let mut nonces = SeededOrder::new(setup.seed ^ started.rotate_left(32));
+    let nonce = format!("{:016x}{:016x}", nonces.next_u64(), nonces.next_u64());
     let environment = JobEnvironment {
         clock: Arc::new(setup.clock.clone()),
         background: Arc::new(work.clone()),
@@ -150,6 +154,7 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
         backend: setup.backend,
         registry: Registry::default(),
         bounds: setup.bounds,
+        nonce: Arc::new(move || nonce.clone()),
     };
     let mut driver = JobDriver::new(graph, config, environment, Box::new(tasks.clone()), inbox)?;
     let mut driver_wake_at = None;

@@ -129,6 +129,7 @@ impl OperatorHarness {
             max_parallelism: self.site.max_parallelism,
             generation: self.generation,
             attempt: 1,
+            claim: "harness".into(),
         };
         let mut instance = Instance::new(factory.create()?, info.clone());
         let metrics = self.metrics.group(vec![("subtask", subtask.to_string())]);

@@ -106,15 +106,13 @@ impl KeyedState {
         let owned = KeyGroupRange::of_subtask(info.subtask, info.parallelism, info.max_parallelism);
         let place = || format!("keyed state of {} ({}/{})", info.uid, info.subtask, info.parallelism);
         let meta = StateMeta::restored(cx.restored.keyed(), info.max_parallelism).context(place)?;
-        let job: String =
-            info.job.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(64).collect();
         let site = StoreSite {
             uid: &info.uid,
             subtask: info.subtask,
             key_groups: owned,
             restored: cx.restored,
             storage: cx.storage.as_ref(),
-            unique: format!("{job}-{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt),
+            unique: info.instance_name(),
         };
         let store = cx.backend.open(&site).context(place)?;
         let restored = cx.restored.keyed().next().is_some();

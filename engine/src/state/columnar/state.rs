@@ -87,15 +87,13 @@ impl ColumnarState {
                 String::from_utf8_lossy(&handle.meta)
             )));
         }
-        let in_path = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        let job: String = info.job.chars().map(in_path).take(64).collect();
         let site = StoreSite {
             uid: &info.uid,
             subtask: info.subtask,
             key_groups,
             restored: cx.restored,
             storage: cx.storage.as_ref(),
-            unique: format!("{job}-{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt),
+            unique: info.instance_name(),
         };
         let store = cx.backend.open(&site)?;
         let layout = Layout::new(&spec.words, spec.namespaced, !keys.is_word());

@@ -38,6 +38,7 @@ impl Site {
             max_parallelism: 8,
             generation,
             attempt: 1,
+            claim: "test".into(),
         };
         let mut cx = OpenContext {
             info: &info,

@@ -84,6 +84,7 @@ impl Site {
             max_parallelism: MAX_PARALLELISM,
             generation: 1,
             attempt: self.attempts,
+            claim: "test".into(),
         };
         let owned = KeyGroupRange::of_subtask(subtask, parallelism, MAX_PARALLELISM);
         let overlaps = |handle: &&KeyedHandle| handle.key_groups.intersection(&owned).is_some();
