@@ -210,19 +210,18 @@ impl TumblingOperator {
         Ok(())
     }
 
-    /// Emits and drops what a step has gathered.
+    /// Emits and drops what a step has gathered. A window whose time to be dropped the watermark has
+    /// passed too is dropped as soon as it has fired: no later row can be its own.
     fn finish(&mut self, out: &mut StepOutput, cx: &mut OperatorContext<'_>) -> Result<()> {
         self.emit(&out.fire, cx)?;
         let times = self.times();
         let state = self.state.as_mut().ok_or_else(not_open)?;
-        if times.lateness == 0 {
-            state.delete(&out.fire);
-        } else {
-            self.due.extend(out.fire.iter().map(|&slot| (times.drop(state.namespace(slot)), slot)));
-        }
-        state.delete(&out.drop);
         out.finished = out.len();
-        out.fire.clear();
+        let fired = out.fire.drain(..).map(|slot| (times.drop(state.namespace(slot)), slot));
+        let (over, kept): (Vec<_>, Vec<_>) = fired.partition(|(drop, _)| *drop <= self.watermark.0);
+        out.drop.extend(over.into_iter().map(|(_, slot)| slot));
+        self.due.extend(kept.into_iter());
+        state.delete(&out.drop);
         out.drop.clear();
         Ok(())
     }
