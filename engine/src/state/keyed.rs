@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::current_key::CurrentKey;
-use super::frozen::{AbandonUnlessLinked, Flush, FrozenLayer};
+use super::frozen::{Flush, FrozenLayer};
 use super::key_group::KeyGroupRange;
 use super::list::{ListState, ListUnit};
 use super::map::MapState;
@@ -208,24 +208,24 @@ impl KeyedState {
     /// # Errors
     /// None in practice.
     pub fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
+        let flush = self.freeze(checkpoint)?;
+        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| flush.run(site))] })
+    }
+
+    pub(super) fn freeze(&mut self, checkpoint: CheckpointId) -> Result<Flush> {
         self.reap();
         let meta = self.meta.to_bytes(self.core.epoch + 1, self.core.max_parallelism)?;
         let units = self.tables.iter_mut().map(|table| table.freeze(self.core.epoch)).collect();
         let timers = Arc::new(std::mem::take(&mut self.timers));
         self.core.epoch += 1;
         let layer = Arc::new(FrozenLayer::new(units, timers));
-        let flush = Flush {
-            checkpoint,
-            layer: AbandonUnlessLinked::new(Arc::clone(&layer)),
-            earlier: self.core.frozen.clone(),
-            snapshotter: self.core.store.snapshotter(),
-            key_groups: self.core.owned,
-            meta,
-        };
+        let earlier = self.core.frozen.iter().cloned().collect();
+        let snapshotter = self.core.store.snapshotter();
+        let flush = Flush::new(checkpoint, layer.clone(), earlier, snapshotter, self.core.owned, meta);
         self.core.frozen.push(layer);
         self.cache_bytes.set(self.bytes() as i64);
         self.store_bytes.set(self.core.store.bytes() as i64);
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| flush.run(site))] })
+        Ok(flush)
     }
 
     /// The checkpoint was published.
@@ -270,7 +270,9 @@ impl KeyedState {
     }
 
     fn bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.bytes()).sum::<usize>() + self.timers.bytes()
+        let tables = self.tables.iter().map(|table| table.bytes());
+        let frozen_timers = self.core.frozen.iter().map(|layer| layer.timers.bytes());
+        tables.chain(frozen_timers).sum::<usize>() + self.timers.bytes()
     }
 
     fn dirty_bytes(&self) -> usize {
@@ -383,7 +385,6 @@ impl KeyedState {
         for layer in &self.core.frozen {
             if !layer.stage().is_stored() {
                 layer.write(&mut OpSink::new(Target::Store(self.core.store.as_mut())))?;
-                layer.set_written();
             }
         }
         self.reap();
