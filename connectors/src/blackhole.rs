@@ -27,7 +27,7 @@ impl BlackHole {
         self.rows.get()
     }
 
-    /// Bytes so far, as batches measure themselves.
+    /// Bytes of the rows so far, as a copy of them would have.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
     }
@@ -73,9 +73,10 @@ impl Operator for Hole {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, _cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let bytes = batch.rows_bytes() as u64;
         for counts in [&self.shared, &self.own] {
             counts.rows.add(batch.row_count() as u64);
-            counts.bytes.add(batch.bytes() as u64);
+            counts.bytes.add(bytes);
         }
         Ok(Step::Done)
     }
@@ -97,6 +98,6 @@ mod tests {
             let mut instance = hole.create().unwrap();
             assert_eq!(instance.process(0, batch.clone(), &mut cx).unwrap(), Step::Done);
         }
-        assert_eq!((hole.rows(), hole.bytes()), (20, 2 * batch.bytes() as u64));
+        assert_eq!((hole.rows(), hole.bytes()), (20, 2 * batch.rows_bytes() as u64));
     }
 }

@@ -143,10 +143,11 @@ impl Operator for Collect {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, _cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let rows = batch.compacted()?.into_records();
         if self.sink.exactly_once {
-            self.epoch.push(batch.into_records());
+            self.epoch.push(rows);
         } else {
-            self.sink.shelf.0.lock().rows.push(batch.into_records());
+            self.sink.shelf.0.lock().rows.push(rows);
         }
         Ok(Step::Done)
     }

@@ -1,6 +1,6 @@
 //! What every bounded source owes: a restore from any snapshot goes on exactly there, at any
 //! parallelism; splits that are given back go on exactly there; a split is reported finished once;
-//! batches have the schema and their runs add up.
+//! batches have the schema, their runs add up, and they are of bounded rows and bytes (H8).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
 use thalweg_engine::operator::{SubtaskInfo, Waker};
 use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::runtime::{TARGET_BYTES, TARGET_ROWS};
 use thalweg_engine::source::{
     Enumerator, EnumeratorAction, EnumeratorEvent, ReaderContext, ReaderEffect, ReaderOpenContext,
     ReaderStatus, Source, SourceReader, SplitId, SplitRun, SplitState,
@@ -249,6 +250,10 @@ impl<'a> Run<'a> {
         let total: usize = runs.iter().map(|run| run.rows).sum();
         ensure(total == batch.row_count(), || {
             format!("runs of {total} rows for {} rows", batch.row_count())
+        })?;
+        let (count, bytes) = (batch.row_count(), batch.rows_bytes());
+        ensure(count == 1 || (count <= TARGET_ROWS && bytes <= 2 * TARGET_BYTES), || {
+            format!("a batch of {count} rows and {bytes} bytes")
         })?;
         let mut rows = comparable_rows(batch.records())?.into_iter();
         for run in runs {

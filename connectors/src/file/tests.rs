@@ -2,8 +2,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::array::cast::AsArray;
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
@@ -89,6 +89,23 @@ fn files_of_every_kind_hold_the_same_rows_and_are_sources() {
         assert!(rows_of(&source, 2).unwrap() == expected, "{}", source.name());
         SourceSuite::new(source).check().unwrap();
     }
+}
+
+#[test]
+fn h8_long_rows_of_any_file_come_in_batches_of_bounded_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = |name: &str| root.path().join(name);
+    // Few texts many times, which Parquet keeps in a dictionary, and texts of their own.
+    let texts = |row: usize| if row < 1_500 { "x".repeat(4_000 + row % 2) } else { format!("{row:0>4000}") };
+    let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..3_000).map(texts)));
+    let rows = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+    write(&directory("json").join("a.jsonl"), &json_lines(&rows));
+    write(&directory("parquet").join("a.parquet"), &parquet(&rows));
+    let json = FileSource::lines(directory("json"), Json::new(&rows.schema()));
+    let columns = FileSource::parquet(directory("parquet"), &rows.schema());
+    let expected = rows_of(&json, 1).unwrap();
+    assert_eq!(expected.len(), 3_000);
+    assert!(rows_of(&columns, 1).unwrap() == expected);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use reader::{GeneratorReader, SplitPosition};
 use crate::deal::FixedSplits;
 use crate::position;
 
-/// Rows of a batch, and of a block that goes to one split.
+/// Rows of a batch, unless they are long, and of a block that goes to one split.
 pub const BLOCK_ROWS: u64 = 8_192;
 
 /// A source of generated rows.
@@ -213,6 +213,8 @@ mod tests {
     fn a_generator_is_a_source() {
         SourceSuite::new(every_kind().count(40_001).splits(3)).check().unwrap();
         SourceSuite::new(every_kind().count(0)).check().unwrap();
+        let long = Generator::new([("text", Generate::Text { min_bytes: 3_000, max_bytes: 4_096 })]);
+        SourceSuite::new(long.count(5_000)).check().unwrap();
         SourceSuite::new(every_kind().count(30_000).rows_per_second(1_000_000)).check().unwrap();
     }
 

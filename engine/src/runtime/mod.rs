@@ -24,7 +24,7 @@ mod threaded;
 
 pub use background::{Background, Job, OnPanic, ThreadedBackground};
 pub use chain::{Chain, ChainLink, Target};
-pub use channel::{Channel, ChannelBounds, TARGET_ROWS};
+pub use channel::{Channel, ChannelBounds, TARGET_BYTES, TARGET_ROWS};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use edge_writer::EdgeWriter;
 pub use element::Element;

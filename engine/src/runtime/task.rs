@@ -158,6 +158,8 @@ impl Task {
             return Ok(TaskPoll::Finished);
         }
         if !drain(&mut body.edges) {
+            // Whoever is not full gets what is there for it.
+            flush(&mut body.edges)?;
             return Ok(TaskPoll::Waiting(None));
         }
         if body.chain.is_parked() {
@@ -199,9 +201,7 @@ impl Task {
         if self.finished {
             return Ok(TaskPoll::Finished);
         }
-        for edge in &mut body.edges {
-            edge.flush()?;
-        }
+        flush(&mut body.edges)?;
         if !drain(&mut body.edges) {
             return Ok(TaskPoll::Ready);
         }
@@ -214,9 +214,7 @@ impl Task {
             body.chain.unpark();
             return Ok(TaskPoll::Ready);
         }
-        for edge in &mut body.edges {
-            edge.flush()?;
-        }
+        flush(&mut body.edges)?;
         Ok(TaskPoll::Waiting(None))
     }
 
@@ -480,6 +478,10 @@ fn drain(edges: &mut [EdgeWriter]) -> bool {
     // Each is tried, also behind one that is blocked.
     let blocked = edges.iter_mut().filter_map(|edge| (!edge.drain()).then_some(())).count();
     blocked == 0
+}
+
+fn flush(edges: &mut [EdgeWriter]) -> Result<()> {
+    edges.iter_mut().try_for_each(EdgeWriter::flush)
 }
 
 fn send_idle(edges: &mut [EdgeWriter], idle: bool) -> Result<()> {

@@ -193,7 +193,7 @@ fn batches_are_cut_by_rows_and_the_rest_waits_for_its_deadline() {
 
 #[test]
 fn batches_are_cut_by_bytes_and_one_row_may_have_more() {
-    let bytes = thalweg_engine::record::Batch::new(rows([0, 2, 4])).bytes() / 3;
+    let bytes = thalweg_engine::record::Batch::new(rows([0, 2, 4])).rows_bytes() / 3;
     let doubling = Doubling::new(Batching { bytes_max: 3 * bytes, ..batching(100) });
     let mut harness = doubling.harness();
     harness.push_batch(0, rows([0, 2, 4, 6, 8, 10, 12])).unwrap();
