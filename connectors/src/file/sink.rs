@@ -13,7 +13,7 @@ use thalweg_engine::sink::Committable;
 use thalweg_engine::{Error, Result};
 
 use super::commit::{CommittedFile, FileCommitter, Prepared};
-use super::staged::StagedFile;
+use super::staged::{ROW_GROUP_BYTES, StagedFile};
 use crate::epochs::Unconfirmed;
 use crate::format::{CsvEncoder, EncodedRows, Encoder, JsonEncoder};
 use crate::position;
@@ -117,6 +117,14 @@ impl OperatorFactory for FileSink {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         single_input(inputs)?;
         Ok(Vec::new())
+    }
+
+    fn memory_bytes(&self, parallelism: u32) -> u64 {
+        match self.format {
+            // The row group that is being made, and the one before it, which a snapshot finishes.
+            FileSinkFormat::Parquet => u64::from(parallelism) * 2 * ROW_GROUP_BYTES as u64,
+            FileSinkFormat::Json(_) | FileSinkFormat::Csv { .. } => 0,
+        }
     }
 
     fn describe(&self) -> String {

@@ -18,8 +18,8 @@ use crate::format::{EncodedRows, Encoder};
 
 /// The directory, inside the target directory, of files that are not committed.
 const STAGING: &str = ".staging";
-/// A Parquet row group is written out when it holds so many bytes.
-const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
+/// A Parquet row group is written out when it holds so many bytes in memory.
+pub(super) const ROW_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where a file of this name is before its commit.
 pub(super) fn staged_path(directory: &Path, name: &str) -> PathBuf {
@@ -103,7 +103,7 @@ impl StagedFile {
             }
             (Some(Writer::Parquet(output)), _) => {
                 let written = output.write(records).and_then(|()| {
-                    if output.in_progress_size() > ROW_GROUP_BYTES { output.flush() } else { Ok(()) }
+                    if output.memory_size() > ROW_GROUP_BYTES { output.flush() } else { Ok(()) }
                 });
                 written.map_err(|error| refused(error).context(self.path.display().to_string()))
             }

@@ -11,6 +11,10 @@ use super::topology::Cluster;
 /// Smallest queue of a consumer, in bytes: less would starve the fetcher.
 const QUEUE_BYTES_MIN: usize = 1 << 20;
 
+/// What the client holds of a record beside key and value, in bytes: its own structure, the headers'
+/// and the allocator's rounding.
+const MESSAGE_BYTES: usize = 512;
+
 /// What a reader's consumer needs beside its cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConsumerNeeds {
@@ -72,16 +76,19 @@ pub(crate) fn probe_config(cluster: &Cluster) -> Result<ClientConfig> {
     Ok(config)
 }
 
-/// The settings of a producer that loses and doubles nothing within its own life.
+/// The settings of a producer that loses and doubles nothing within its own life, and holds about
+/// `queue_bytes`, whether records are long or short.
 ///
 /// # Errors
 /// A user error when a secret cannot be resolved.
 pub(crate) fn producer_config(cluster: &Cluster, queue_bytes: usize) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
+    // Half for keys and values, which the client counts, half for what it holds beside them.
+    let half = (queue_bytes / 2).max(QUEUE_BYTES_MIN);
     config
         .set("linger.ms", "5")
-        .set("queue.buffering.max.kbytes", (queue_bytes.max(QUEUE_BYTES_MIN) / 1024).to_string())
-        .set("queue.buffering.max.messages", "1000000");
+        .set("queue.buffering.max.kbytes", (half / 1024).to_string())
+        .set("queue.buffering.max.messages", (half / MESSAGE_BYTES).to_string());
     reconnect_soon(&mut config);
     pass_through(&mut config, cluster)?;
     config.set("enable.idempotence", "true").set("acks", "all");
@@ -111,6 +118,15 @@ fn pass_through(config: &mut ClientConfig, cluster: &Cluster) -> Result<()> {
 mod tests {
     use super::*;
     use crate::kafka::topology::Setting;
+
+    #[test]
+    fn h8_short_records_fill_a_producer_by_what_they_cost() {
+        let config = producer_config(&Cluster::at("h:1"), 32 << 20).unwrap();
+        assert_eq!(config.get("queue.buffering.max.kbytes"), Some("16384"));
+        assert_eq!(config.get("queue.buffering.max.messages"), Some("32768"));
+        let least = producer_config(&Cluster::at("h:1"), 0).unwrap();
+        assert_eq!(least.get("queue.buffering.max.kbytes"), Some("1024"), "a record of 1 MB fits");
+    }
 
     #[test]
     fn the_topology_wins_over_defaults_and_semantics_win_over_the_topology() {
