@@ -194,6 +194,11 @@ pub trait OperatorFactory: Send + Sync {
         *mode == Mode::Append
     }
 
+    /// The columns, by index, whose hashes it attaches to its rows, when it keys them.
+    fn hashed_by(&self) -> Option<&[usize]> {
+        None
+    }
+
     /// Whether the operator is keyed: its inputs carry key hashes and are partitioned by them.
     fn is_keyed(&self) -> bool {
         false
@@ -374,6 +379,18 @@ impl<'a> OperatorContext<'a> {
     pub fn wake_at(&mut self, at: Micros) {
         *self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
+}
+
+/// Looks whether an operator takes rows of `mode` on an input.
+///
+/// # Errors
+/// A user error that names both.
+pub fn check_mode(factory: &dyn OperatorFactory, input: usize, mode: &Mode) -> Result<()> {
+    if factory.takes(input, mode) {
+        return Ok(());
+    }
+    let name = factory.name();
+    Err(Error::user(format!("{name} does not know what to do with a stream that is {mode}")))
 }
 
 /// The single input schema of an operator that has exactly one.

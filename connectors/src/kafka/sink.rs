@@ -98,7 +98,7 @@ impl OperatorFactory for KafkaSink {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        RecordKeys::new(&input.schema, &self.key)?;
+        RecordKeys::new(&input.schema, &self.key)?.check(input)?;
         Ok(Vec::new())
     }
 

@@ -189,7 +189,7 @@ impl OperatorFactory for PrismSink {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        check_columns(&input.schema, &self.key, self.timestamp.as_deref())?;
+        check_columns(input, &self.key, self.timestamp.as_deref())?;
         Ok(Vec::new())
     }
 

@@ -10,6 +10,10 @@ use crate::checkpoint::log::Writer;
 use crate::graph::{ChainId, Graph, Node, NodeId, NodeKind, Partitioner, Plan, PlannedEdge};
 use crate::metrics::{MetricGroup, Registry};
 use crate::operator::{OpenContext, OutputIndex, SubtaskInfo, Waker};
+#[cfg(debug_assertions)]
+use crate::record::Mode;
+#[cfg(debug_assertions)]
+use crate::runtime::Changelog;
 use crate::runtime::{
     Chain, ChainLink, Channel, ChannelBounds, EdgeWriter, Head, InputGate, Mailbox, Opener, SourceHead,
     SourceTime, Target, Task, TaskEnvironment, TaskMetrics, TaskRunner,
@@ -99,7 +103,27 @@ impl Deployment {
                 }
             }
         }
+        #[cfg(debug_assertions)]
+        self.watch_changelogs(&channels);
         channels
+    }
+
+    /// Has every changelog checked as it flows.
+    #[cfg(debug_assertions)]
+    fn watch_changelogs(&self, channels: &Channels) {
+        let mut changelogs = BTreeMap::new();
+        for (index, (&(edge, _, receiver), channel)) in channels.iter().enumerate() {
+            let PlannedEdge { edge, to, .. } = &self.plan.edges[edge];
+            let mode = &self.graph.nodes[edge.from.0].outputs[usize::from(edge.output.0)].mode;
+            if *mode == Mode::Append {
+                continue;
+            }
+            // What goes to all is complete at each receiver.
+            let receiver = (edge.partitioner == Partitioner::Broadcast).then_some(receiver);
+            let changelog =
+                changelogs.entry((*to, edge.input, receiver)).or_insert_with(|| Changelog::new(mode.clone()));
+            channel.set_changelog(changelog.clone(), index);
+        }
     }
 
     /// The ends of the task's channels are tied to its waker here, before any task runs.

@@ -62,6 +62,16 @@ pub enum NodeKind {
     },
 }
 
+impl NodeKind {
+    /// The columns, by index, whose hashes the node's rows carry, when it is the one that hashes them.
+    pub fn hashed_by(&self) -> Option<&[usize]> {
+        match self {
+            NodeKind::Source { .. } => None,
+            NodeKind::Operator { factory, .. } => factory.hashed_by(),
+        }
+    }
+}
+
 /// A node of the logical graph.
 #[derive(Clone)]
 pub struct Node {

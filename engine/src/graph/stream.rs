@@ -8,7 +8,7 @@ use arrow::datatypes::{Field, Schema};
 use parking_lot::Mutex;
 
 use super::{Edge, Expression, Graph, Node, NodeId, NodeKind, Partitioner, Uid};
-use crate::operator::{OperatorFactory, OutputIndex};
+use crate::operator::{OperatorFactory, OutputIndex, check_mode};
 use crate::record::EdgeSchema;
 use crate::sink::Committer;
 use crate::source::Source;
@@ -138,12 +138,8 @@ impl Environment {
         let streams = inputs.iter().enumerate().flat_map(|(input, (streams, _))| {
             streams.iter().filter_map(move |stream| Some((input, &stream.schema.as_ref()?.mode)))
         });
-        let refused: Vec<Error> = streams
-            .filter(|(input, mode)| !factory.takes(*input, mode))
-            .map(|(_, mode)| {
-                Error::user(format!("{name} does not know what to do with a stream that is {mode}"))
-            })
-            .collect();
+        let refused: Vec<Error> =
+            streams.filter_map(|(input, mode)| check_mode(factory.as_ref(), input, mode).err()).collect();
         let node = self.add_node(&name, NodeKind::Operator { factory, committer }, outputs, inputs.len());
         for error in refused.iter().chain(&error) {
             self.report(node, error);

@@ -45,6 +45,9 @@ struct Queue {
     receiver: Option<Waker>,
     #[cfg(debug_assertions)]
     grammar: super::grammar::Grammar,
+    /// The changelog that it is part of, and which of its channels it is.
+    #[cfg(debug_assertions)]
+    changelog: Option<(Arc<super::Changelog>, usize)>,
 }
 
 /// A bounded queue between two tasks.
@@ -57,6 +60,12 @@ impl Channel {
     /// An empty channel.
     pub fn new(bounds: ChannelBounds) -> Arc<Channel> {
         Arc::new(Channel { bounds, queue: Mutex::new(Queue::default()) })
+    }
+
+    /// Has what is sent checked as channel `index` of a changelog.
+    #[cfg(debug_assertions)]
+    pub fn set_changelog(&self, changelog: Arc<super::Changelog>, index: usize) {
+        self.queue.lock().changelog = Some((changelog, index));
     }
 
     /// Says whom to wake when there is room.
@@ -83,6 +92,12 @@ impl Channel {
                     }
                     queue.rows += batch.row_count();
                     queue.bytes += batch.bytes();
+                    #[cfg(debug_assertions)]
+                    if let Some((changelog, index)) = &queue.changelog
+                        && let Err(breach) = changelog.accept(*index, batch)
+                    {
+                        debug_assert!(false, "channel: {breach}");
+                    }
                 }
                 Element::Watermark(later) => {
                     let later = *later;

@@ -6,6 +6,8 @@
 
 mod background;
 mod chain;
+#[cfg(debug_assertions)]
+mod changelog;
 mod channel;
 mod clock;
 mod edge_writer;
@@ -24,6 +26,8 @@ mod threaded;
 
 pub use background::{Background, Job, OnPanic, ThreadedBackground};
 pub use chain::{Chain, ChainLink, Target};
+#[cfg(debug_assertions)]
+pub use changelog::Changelog;
 pub use channel::{Channel, ChannelBounds, TARGET_BYTES, TARGET_ROWS};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use edge_writer::EdgeWriter;

@@ -31,6 +31,10 @@ impl OperatorFactory for KeyBy {
         true
     }
 
+    fn hashed_by(&self) -> Option<&[usize]> {
+        Some(&self.columns)
+    }
+
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(vec![single_input(inputs)?.clone()])
     }

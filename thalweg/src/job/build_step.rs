@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thalweg_connectors::deduplicate::{Deduplicate, ReadRecordIds};
 use thalweg_engine::graph::Stream;
-use thalweg_engine::operator::OperatorFactory;
+use thalweg_engine::operator::{OperatorFactory, check_mode};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_operators::expression::{ColumnExpression, did_you_mean};
 use thalweg_operators::filter::Filter;
@@ -75,8 +75,21 @@ pub(super) fn apply(
     edge: &EdgeSchema,
     factory: impl OperatorFactory + 'static,
 ) -> Option<Stream> {
-    match factory.outputs(std::slice::from_ref(edge)) {
-        Ok(_) => Some(input.apply_dyn(Arc::new(factory), None)),
+    agrees(checker, place, &factory, edge)?;
+    Some(input.apply_dyn(Arc::new(factory), None))
+}
+
+/// Whether an operator takes what flows into it; reports at `place` why not.
+pub(super) fn agrees(
+    checker: &Checker<'_>,
+    place: &Place,
+    factory: &dyn OperatorFactory,
+    edge: &EdgeSchema,
+) -> Option<()> {
+    let checked =
+        check_mode(factory, 0, &edge.mode).and_then(|()| factory.outputs(std::slice::from_ref(edge)));
+    match checked {
+        Ok(_) => Some(()),
         Err(error) => {
             checker.mistake(place, error.to_string());
             None

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use arrow::datatypes::DataType;
 use thalweg_engine::graph::Stream;
-use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::EdgeSchema;
 use thalweg_operators::near_duplicates::NearDuplicates;
 use thalweg_operators::tensor::{Artifact, Element, ReferenceSource, SentenceEncoder, Transform};
 
 use crate::config::{Checker, Placed};
 
-use super::build_step::{apply, column_index};
+use super::build_step::{agrees, apply, column_index};
 use super::spec::{Named, StepSpec};
 use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec, TransformSpec};
 
@@ -90,10 +89,7 @@ pub(super) fn build_near_duplicates(
         Some(within) => near.within(within),
         None => near,
     };
-    if let Err(error) = near.outputs(std::slice::from_ref(edge)) {
-        checker.mistake(&step.place, error.to_string());
-        return None;
-    }
+    agrees(checker, &step.place, &near, edge)?;
     let columns: Vec<&str> = spec.key_by.iter().map(|column| column.value.as_str()).collect();
     let keyed = input.key_by(&columns);
     // Named after the step, so that it does not depend on what else the job has.
