@@ -4,6 +4,8 @@
 
 #[path = "kafka/bounded.rs"]
 mod bounded;
+#[path = "kafka/client_suite.rs"]
+mod client_suite;
 #[path = "kafka/copies.rs"]
 mod copies;
 #[path = "kafka/decoding.rs"]
@@ -16,6 +18,8 @@ mod federated;
 mod jobs;
 #[path = "kafka/outage.rs"]
 mod outage;
+#[path = "kafka/recreated.rs"]
+mod recreated;
 #[path = "kafka/sink.rs"]
 mod sink;
 #[path = "sink_bench/mod.rs"]

@@ -11,6 +11,7 @@ use thalweg_engine::source::Discovery;
 use thalweg_engine::time::{MILLI, Micros};
 
 use super::bounds::Starts;
+use super::client::KafkaClient;
 use super::fact::{ENCODING_VERSION, Facts, encode};
 use super::probe::{Pace, Probe, Target};
 use super::topology::Topology;
@@ -21,6 +22,7 @@ const GATHER: Duration = Duration::from_millis(200);
 
 /// Probes what the topology lists for one logical topic.
 pub(crate) struct FederatedDiscovery {
+    client: Arc<dyn KafkaClient>,
     topic: String,
     file: TopologyFile,
     starts: Starts,
@@ -32,8 +34,15 @@ pub(crate) struct FederatedDiscovery {
 
 impl FederatedDiscovery {
     /// Looks at nothing yet.
-    pub fn new(topic: &str, file: TopologyFile, starts: Starts, pace: Pace) -> Self {
+    pub fn new(
+        client: Arc<dyn KafkaClient>,
+        topic: &str,
+        file: TopologyFile,
+        starts: Starts,
+        pace: Pace,
+    ) -> Self {
         FederatedDiscovery {
+            client,
             topic: topic.to_string(),
             file,
             starts,
@@ -53,7 +62,7 @@ impl FederatedDiscovery {
         self.probes.retain(|name, probe| wanted.get(name) == Some(&probe.target));
         for (name, target) in wanted {
             if !self.probes.contains_key(&name) {
-                self.probes.insert(name, Probe::start(target, self.pace)?);
+                self.probes.insert(name, Probe::start(&self.client, target, self.pace)?);
             }
         }
         Ok(())
@@ -86,7 +95,7 @@ impl Discovery for FederatedDiscovery {
             self.follow(&topology)?;
             self.in_effect = Some(topology.clone());
         }
-        let holdings = self.probes.values().flat_map(Probe::seen).collect();
+        let holdings = self.probes.values_mut().flat_map(Probe::seen).collect();
         let facts = Facts { version: ENCODING_VERSION, topology: topology.version, holdings };
         if self.told.as_ref() == Some(&facts) {
             return Ok(None);

@@ -82,6 +82,7 @@ fn make_kafka(
         .start(kafka.start.clone())
         .on_outage(if kafka.holds_on_outage { OnOutage::Hold } else { OnOutage::Advance })
         .on_offset_gone(kafka.on_offset_gone)
+        .on_topic_recreated(kafka.on_topic_recreated)
         .on_decode_error(on_decode_error(spec.on_decode_error))
         .metadata(kafka.metadata.clone());
     for (cluster, start) in &kafka.start_by_cluster {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
 
 use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
 
@@ -158,6 +158,10 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
             ("latest", OnOffsetGone::Latest),
         ],
     );
+    let on_topic_recreated = table.choice(
+        "on_topic_recreated",
+        &[("fail", OnTopicRecreated::Fail), ("restart", OnTopicRecreated::Restart)],
+    );
     let metadata = read_metadata(table);
     let discovery_interval = table.duration("discovery_interval");
     let queue_bytes = table.bytes("queue");
@@ -171,6 +175,7 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
         holds_on_outage: holds,
         discovery_interval,
         on_offset_gone: on_offset_gone.unwrap_or_default(),
+        on_topic_recreated: on_topic_recreated.unwrap_or_default(),
         metadata,
         queue_bytes,
     })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_connectors::generator::Generate;
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
 
 use crate::config::{Place, Placed, Secret};
 
@@ -232,6 +232,8 @@ pub struct KafkaSourceSpec {
     pub discovery_interval: Option<i64>,
     /// What to do when the offset to read next is gone.
     pub on_offset_gone: OnOffsetGone,
+    /// What to do when a topic was deleted and made anew.
+    pub on_topic_recreated: OnTopicRecreated,
     /// Columns about the records, behind the schema's.
     pub metadata: Vec<MetadataColumn>,
     /// Bytes that librdkafka may hold for one task.
