@@ -6,6 +6,7 @@ use thalweg_engine::Result;
 use thalweg_engine::metrics::Counter;
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 
 use crate::sink::{Sink, SinkParts};
 
@@ -55,6 +56,10 @@ impl OperatorFactory for BlackHole {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         single_input(inputs)?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

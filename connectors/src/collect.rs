@@ -12,6 +12,7 @@ use thalweg_engine::operator::{
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode, Record, RecordReader};
 use thalweg_engine::sink::{Committable, Committer};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use crate::epochs::Unconfirmed;
@@ -124,6 +125,10 @@ impl OperatorFactory for CollectSink {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         single_input(inputs)?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        self.exactly_once.then(|| StateIdentity::of("collect"))
     }
 }
 

@@ -13,6 +13,7 @@ use thalweg_engine::source::{
     Enumerator, ReaderContext, ReaderEffect, ReaderOpenContext, ReaderStatus, Source, SourceReader, SplitId,
     SplitState,
 };
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 use crate::deal::FixedSplits;
@@ -102,6 +103,10 @@ impl Source for VecSource {
             }
         }
         Ok(EdgeSchema::new(Arc::clone(&self.schema)))
+    }
+
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("vec source").with("splits", self.splits.len().to_string())
     }
 
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {

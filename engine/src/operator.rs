@@ -12,7 +12,7 @@ use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotT
 use crate::graph::Uid;
 use crate::metrics::MetricGroup;
 use crate::record::{Batch, EdgeSchema, Mode};
-use crate::state::{KeyedState, KeyedStateSpec, RestoredState, StateBackend};
+use crate::state::{KeyedState, KeyedStateSpec, RestoredState, StateBackend, StateIdentity};
 use crate::time::{Micros, Watermark};
 use crate::{Error, Result};
 
@@ -186,6 +186,12 @@ pub trait OperatorFactory: Send + Sync {
     /// # Errors
     /// A user error that names what does not fit.
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>>;
+
+    /// What the operator's state is, so that a restore can tell whether it still is; `None` when it
+    /// adds nothing to a checkpoint. Key, window, aggregates: what the stored bytes mean; never what
+    /// may change freely, such as memory or lateness. A sink that commits has an identity for what
+    /// it has prepared. Called with schemas that [`OperatorFactory::outputs`] has agreed to.
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity>;
 
     /// Whether it knows what rows of this mode mean on input `input`: of another one they would be
     /// taken for what they are not. A job that sends it such rows is refused when it is built.

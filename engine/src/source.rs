@@ -14,6 +14,7 @@ use crate::checkpoint::CheckpointId;
 use crate::metrics::MetricGroup;
 use crate::operator::{SubtaskInfo, Waker};
 use crate::record::{Batch, EdgeSchema};
+use crate::state::StateIdentity;
 use crate::time::Micros;
 
 /// The stable name of a split, such as `east/flights/3`.
@@ -54,6 +55,11 @@ pub trait Source: Send + Sync {
     fn side_outputs(&self) -> Result<Vec<EdgeSchema>> {
         Ok(Vec::new())
     }
+
+    /// What the positions in a checkpoint are positions in: the topic, the path. A checkpoint of
+    /// another identity is refused. Not what may change freely: addresses, credentials, formats,
+    /// rates, where reading ends.
+    fn identity(&self) -> StateIdentity;
 
     /// Makes the enumerator: fresh when `restored` is `None`.
     ///

@@ -14,6 +14,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, OutputIndex, Step,
 };
 use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::Watermark;
 
 /// What the operator under test does wrong, or right.
@@ -50,6 +51,10 @@ impl OperatorFactory for Manners {
 
     fn outputs(&self, _inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(vec![edge()])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("manners"))
     }
 }
 

@@ -15,6 +15,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::state::columnar::{ColumnarSpec, ColumnarState, Touched};
 use thalweg_engine::{Error, Result};
 
@@ -101,6 +102,12 @@ impl OperatorFactory for KeyedAggregate {
         self.input.bind(input)?;
         let key = output.fields().iter().take(self.key.len()).map(|field| field.name().clone()).collect();
         Ok(vec![EdgeSchema::new(output).with_mode(Mode::Upsert(key))])
+    }
+
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        let input = inputs.first()?;
+        let identity = StateIdentity::of("aggregate").keyed_by(&input.schema, &self.key);
+        AggregateSet::identify(&self.aggregates, input, identity)
     }
 
     fn is_keyed(&self) -> bool {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use thalweg_engine::checkpoint::{self, CheckpointStorage, MemoryStorage, StoreOptions};
+use thalweg_engine::checkpoint::{self, CarryOver, CheckpointStorage, MemoryStorage, StoreOptions};
 use thalweg_engine::cluster::{
     self, Inbox, JobConfig, JobHandle, JobSummary, Outcome, RestartStrategy, TaskBlame,
 };
@@ -127,6 +127,26 @@ impl Job {
         self
     }
 
+    /// Lets the state of operators that the job has no more be dropped at the restore: those that had
+    /// this uid. Without that it is refused by name.
+    pub fn allow_dropped_state(mut self, uid: &str) -> Job {
+        self.config.changes.dropped.insert(uid.to_string());
+        self
+    }
+
+    /// Lets the operator of this uid start empty when its state in the checkpoint is another one than
+    /// it keeps now: another key, window, topic. Without that it is refused by name.
+    pub fn start_empty(mut self, uid: &str) -> Job {
+        self.config.changes.start_empty.insert(uid.to_string());
+        self
+    }
+
+    /// Passes over what is in the store: reads everything again, with empty state.
+    pub fn start_over(mut self) -> Job {
+        self.config.changes.start_over = true;
+        self
+    }
+
     /// Where RocksDB has its files, which are gone when the job is over.
     pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Job {
         self.state_directory = Some(directory.into());
@@ -160,7 +180,8 @@ impl Job {
     /// Runs the job to its end.
     ///
     /// # Errors
-    /// As [`Job::start`]; and what the job failed with.
+    /// As [`Job::start`]; a user error when the job does not fit its last checkpoint; and what the
+    /// job failed with.
     pub fn run(self, environment: &Environment) -> Result<JobSummary> {
         let summary = self.start(environment)?.wait()?;
         match &summary.outcome {
@@ -170,8 +191,25 @@ impl Job {
                 TaskBlame::Internal => Error::internal(error),
             }),
             Outcome::Fenced { error } => Err(Error::external(error).permanent()),
+            Outcome::Refused { error } => Err(Error::user(error)),
             Outcome::Completed | Outcome::Stopped | Outcome::Abandoned => Ok(summary),
         }
+    }
+
+    /// What a run would take over from the newest checkpoint in the job's store; `None` when there is
+    /// none. Reads the store and claims nothing: a job that runs is not disturbed.
+    ///
+    /// # Errors
+    /// A user error with all mistakes that were made in building the job; an external one when the
+    /// store cannot be read.
+    pub fn outlook(self, environment: &Environment) -> Result<Option<CarryOver>> {
+        self.outlook_of(&environment.build()?)
+    }
+
+    /// As [`Job::outlook`], of a graph.
+    pub(crate) fn outlook_of(self, graph: &Graph) -> Result<Option<CarryOver>> {
+        let storage = open_store(self.store, &StoreOptions::from_environment())?;
+        cluster::outlook(storage.as_ref(), &self.config, graph)
     }
 
     /// Starts a graph whose memory is divided already.
@@ -179,11 +217,7 @@ impl Job {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut options = StoreOptions::from_environment();
         options.file_bytes = Some(bytes(memory.upload_bytes));
-        let storage = match self.store {
-            Store::Own => Arc::new(MemoryStorage::default()),
-            Store::Url(url) => checkpoint::open(&url, &options)?,
-            Store::Given(storage) => storage,
-        };
+        let storage = open_store(self.store, &options)?;
         let directory = StateDirectory::of(&self.config.name, self.state_directory)?;
         let rocks = RocksConfig {
             block_cache_bytes: bytes(memory.block_cache_bytes),
@@ -197,6 +231,14 @@ impl Job {
         let handle = cluster::start(graph, self.config, storage, backend, self.registry, bounds)?;
         Ok(RunningJob { handle, _directory: directory })
     }
+}
+
+fn open_store(store: Store, options: &StoreOptions) -> Result<Arc<dyn CheckpointStorage>> {
+    Ok(match store {
+        Store::Own => Arc::new(MemoryStorage::default()),
+        Store::Url(url) => checkpoint::open(&url, options)?,
+        Store::Given(storage) => storage,
+    })
 }
 
 /// Divides `limit_bytes` over what the graph will run, counted before anything does.

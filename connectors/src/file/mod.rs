@@ -24,6 +24,7 @@ use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::source::{
     Discovery, Enumerator, ReaderOpenContext, Source, SourceReader, SplitId, SplitState,
 };
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 pub use parquet::parquet_schema;
@@ -115,6 +116,16 @@ impl Source for FileSource {
             OnDecodeError::DeadLetter => vec![EdgeSchema::new(dead_letter_schema())],
             OnDecodeError::Fail | OnDecodeError::Drop => Vec::new(),
         })
+    }
+
+    fn identity(&self) -> StateIdentity {
+        let positions = match self.format {
+            FileFormat::Lines(_) | FileFormat::Csv(_) => "bytes",
+            FileFormat::Parquet(_) => "parquet rows",
+        };
+        StateIdentity::of("file source")
+            .with("path", self.path.display().to_string())
+            .with("positions in", positions)
     }
 
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {

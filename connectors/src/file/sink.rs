@@ -10,6 +10,7 @@ use thalweg_engine::operator::{
 };
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::sink::Committable;
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use super::commit::{CommittedFile, FileCommitter, Prepared};
@@ -125,6 +126,10 @@ impl OperatorFactory for FileSink {
             FileSinkFormat::Parquet => u64::from(parallelism) * 2 * ROW_GROUP_BYTES as u64,
             FileSinkFormat::Json(_) | FileSinkFormat::Csv { .. } => 0,
         }
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("file sink"))
     }
 
     fn describe(&self) -> String {

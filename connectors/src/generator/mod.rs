@@ -17,6 +17,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::source::{Enumerator, ReaderOpenContext, Source, SourceReader, SplitId, SplitState};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 pub use column::{Generate, KeyDistribution};
@@ -116,6 +117,10 @@ impl Source for Generator {
             generate.check().context(|| format!("generator column {name:?}"))?;
         }
         Ok(EdgeSchema::new(self.schema()))
+    }
+
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("generator").with("seed", self.seed.to_string())
     }
 
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {

@@ -16,6 +16,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 use super::deliveries::{Deliveries, DeliveryContext, Epoch};
@@ -100,6 +101,10 @@ impl OperatorFactory for KafkaSink {
         let input = single_input(inputs)?;
         RecordKeys::new(&input.schema, &self.key)?.check(input)?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 
     fn describe(&self) -> String {

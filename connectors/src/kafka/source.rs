@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::{Schema, SchemaRef};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::source::{Discovery, Enumerator, ReaderOpenContext, Source, SourceReader};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use super::bounds::{OnOffsetGone, OnTopicRecreated, Start, Starts, Until};
@@ -199,6 +200,10 @@ impl Source for KafkaSource {
 
     fn side_outputs(&self) -> Result<Vec<EdgeSchema>> {
         Ok(vec![EdgeSchema::new(dead_letter_schema())])
+    }
+
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("kafka source").with("topic", &self.topic)
     }
 
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 
 use super::at_least_once::AtLeastOnceWriter;
 use super::committer::PrismCommitter;
@@ -191,6 +192,10 @@ impl OperatorFactory for PrismSink {
         let input = single_input(inputs)?;
         check_columns(input, &self.key, self.timestamp.as_deref())?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        (self.delivery == Delivery::ExactlyOnce).then(|| StateIdentity::of("prism sink"))
     }
 
     fn describe(&self) -> String {

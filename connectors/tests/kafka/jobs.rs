@@ -17,7 +17,7 @@ use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step}
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::runtime::ChannelBounds;
 use thalweg_engine::source::Source;
-use thalweg_engine::state::MapBackend;
+use thalweg_engine::state::{MapBackend, StateIdentity};
 use thalweg_engine::time::{MILLI, WatermarkStrategy};
 use thalweg_testkit::{KafkaCluster, NewRecord, ProxyMode, eventually};
 
@@ -195,6 +195,10 @@ impl OperatorFactory for Unite {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

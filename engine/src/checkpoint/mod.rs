@@ -7,6 +7,7 @@
 pub mod azure;
 pub(crate) mod base64_text;
 mod blocking;
+mod carry_over;
 pub mod collect;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -28,6 +29,9 @@ pub mod upload;
 
 #[cfg(feature = "azure")]
 pub use azure::AzureBlobStorage;
+pub use carry_over::{
+    AllowedChanges, CarriedState, CarryOver, Fate, HeldJob, HeldState, JobState, carry_over,
+};
 pub use collect::{Collector, ORPHAN_GRACE, Sweep};
 pub use fault::FaultyStorage;
 pub use id::CheckpointId;

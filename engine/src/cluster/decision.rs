@@ -82,6 +82,8 @@ pub enum Event {
         retryable: bool,
         /// Another generation has taken the job over.
         fenced: bool,
+        /// The job is not the one that the checkpoint is of, and nobody allowed that.
+        refused: bool,
     },
     /// A task reports.
     Task(TaskId, FromTask),
@@ -178,6 +180,11 @@ pub enum Outcome {
     /// Another generation has taken the job over.
     Fenced {
         /// What the store said.
+        error: String,
+    },
+    /// Nothing was run: the job does not fit its last checkpoint.
+    Refused {
+        /// What does not fit, and what to do.
         error: String,
     },
 }

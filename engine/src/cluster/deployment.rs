@@ -284,6 +284,7 @@ impl Opening<'_> {
             uid: node.uid.clone(),
             name: node.name.clone(),
             operator,
+            keeps_state: node.identity.is_some(),
             targets: self.targets(id, below_source),
             rows_in: metrics.counter("rows_in_total", "Rows taken."),
             rows_out: metrics.counter("rows_out_total", "Rows emitted."),

@@ -12,7 +12,7 @@ use super::coordinator::Coordinator;
 use super::decision::{Action, CheckpointContent, Event, Outcome};
 use super::deployment::{Deployment, roles};
 use super::job_store::{JobStore, Publication, RestoredCheckpoint};
-use super::{FromTask, JobConfig, SourceRole, TaskId};
+use super::{FromTask, JobConfig, SourceRole, StartedFrom, TaskId};
 use crate::checkpoint::log::Writer;
 use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest};
 use crate::graph::{Graph, NodeKind, Plan, Uid};
@@ -23,7 +23,7 @@ use crate::sink::{Committable, Committer};
 use crate::source::Discovery;
 use crate::state::StateBackend;
 use crate::time::Micros;
-use crate::{Error, Result};
+use crate::{Blame, Error, Result};
 
 /// What the driver's inbox takes.
 enum DriverEvent {
@@ -123,6 +123,8 @@ pub struct JobDriver {
     coordinator: Option<Coordinator>,
     claim: Option<Writer>,
     manifest: Option<Arc<Manifest>>,
+    /// What the first restore found; `None` before it.
+    started_from: Option<Option<StartedFrom>>,
     mailboxes: BTreeMap<TaskId, Arc<Mailbox>>,
     looks: BTreeMap<Uid, Look>,
     committers: BTreeMap<Uid, Arc<dyn Committer>>,
@@ -163,7 +165,8 @@ impl JobDriver {
                 }
             }
         }
-        let store = Arc::new(JobStore::new(environment.storage.clone(), &config, graph.fingerprint())?);
+        let graph = Arc::new(graph);
+        let store = Arc::new(JobStore::new(environment.storage.clone(), &config, graph.clone())?);
         let group = environment.registry.group(vec![("job", config.name.clone())]);
         let metrics = DriverMetrics {
             checkpoints: group.counter("checkpoints_completed_total", "Checkpoints published."),
@@ -175,7 +178,7 @@ impl JobDriver {
         Ok(JobDriver {
             environment,
             config,
-            graph: Arc::new(graph),
+            graph,
             plan: Arc::new(plan),
             runner,
             inbox,
@@ -183,6 +186,7 @@ impl JobDriver {
             coordinator: None,
             claim: None,
             manifest: None,
+            started_from: None,
             mailboxes: BTreeMap::new(),
             looks,
             committers,
@@ -229,6 +233,11 @@ impl JobDriver {
         self.coordinator.as_ref().map_or(0, Coordinator::restarts)
     }
 
+    /// The checkpoint that the job was started from.
+    pub fn started_from(&self) -> Option<StartedFrom> {
+        self.started_from.flatten()
+    }
+
     fn event(&mut self, now: Micros, event: DriverEvent) {
         match event {
             DriverEvent::Claimed(Ok(claim)) => {
@@ -240,13 +249,17 @@ impl JobDriver {
                     Some(Coordinator::new(self.config.coordinator.clone(), generation, roles, sources));
                 self.act(Action::Restore);
             }
+            DriverEvent::Claimed(Err(error)) if error.blame() == Blame::User => {
+                self.outcome = Some(Outcome::Refused { error: error.to_string() });
+            }
             DriverEvent::Claimed(Err(error)) => {
                 let blame = super::TaskBlame::External;
                 self.outcome =
                     Some(Outcome::Failed { error: format!("cannot claim the job: {error}"), blame });
             }
-            DriverEvent::Read(Ok(RestoredCheckpoint { job, manifest })) => {
+            DriverEvent::Read(Ok(RestoredCheckpoint { job, manifest, started_from })) => {
                 self.manifest = manifest;
+                self.started_from.get_or_insert(started_from);
                 self.coordinate(now, Event::Restored(job));
                 for look in self.looks.values_mut() {
                     look.next_at = Some(now);
@@ -254,7 +267,9 @@ impl JobDriver {
             }
             DriverEvent::Read(Err(error)) => {
                 let (retryable, fenced) = (error.is_retryable(), self.store.is_fenced());
-                self.coordinate(now, Event::RestoreFailed { error: error.to_string(), retryable, fenced });
+                let refused = error.blame() == Blame::User;
+                let error = error.to_string();
+                self.coordinate(now, Event::RestoreFailed { error, retryable, fenced, refused });
             }
             DriverEvent::Looked(uid, found) => {
                 if let Some(look) = self.looks.get_mut(&uid) {

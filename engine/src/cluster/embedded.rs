@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::decision::{CoordinatorConfig, Outcome};
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
 use crate::checkpoint::log::fresh_nonce;
-use crate::checkpoint::{CheckpointStorage, ORPHAN_GRACE};
+use crate::checkpoint::{AllowedChanges, CheckpointId, CheckpointStorage, ORPHAN_GRACE};
 use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
@@ -33,6 +33,8 @@ pub struct JobConfig {
     pub checkpoints_retained: u32,
     /// Whether an older checkpoint may be used when the newest is damaged.
     pub use_older_when_damaged: bool,
+    /// Which changes of the job since its last checkpoint may cost state.
+    pub changes: AllowedChanges,
     /// How long after the start files that earlier runs left behind are not deleted: time for one
     /// of them that still runs to find out that it is fenced. Microseconds.
     pub orphan_grace: Micros,
@@ -49,6 +51,7 @@ impl JobConfig {
             coordinator: CoordinatorConfig::default(),
             checkpoints_retained: 2,
             use_older_when_damaged: false,
+            changes: AllowedChanges::default(),
             orphan_grace: ORPHAN_GRACE,
         }
     }
@@ -61,8 +64,19 @@ pub struct JobSummary {
     pub outcome: Outcome,
     /// How often its tasks were restarted.
     pub restarts: u32,
+    /// The checkpoint that it went on from when it was started; `None`: it started afresh.
+    pub started_from: Option<StartedFrom>,
     /// How long it ran.
     pub elapsed: Duration,
+}
+
+/// The checkpoint that a job was started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartedFrom {
+    /// Which.
+    pub checkpoint: CheckpointId,
+    /// Whether the job had come to its end there.
+    pub is_finished: bool,
 }
 
 #[derive(Default)]
@@ -181,7 +195,8 @@ fn drive(mut driver: JobDriver, signal: &Signal, clock: &dyn crate::runtime::Clo
                 *woken = false;
             }
             DriverPoll::Finished(outcome) => {
-                return JobSummary { outcome, restarts: driver.restarts(), elapsed: started.elapsed() };
+                let (restarts, started_from) = (driver.restarts(), driver.started_from());
+                return JobSummary { outcome, restarts, started_from, elapsed: started.elapsed() };
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::graph::{Environment, Graph, Partitioner, Plan, Stream};
 use crate::operator::{Operator, OperatorFactory};
 use crate::record::{EdgeSchema, Mode, OP_COLUMN};
 use crate::source::{Enumerator, ReaderOpenContext, Source, SourceReader};
+use crate::state::StateIdentity;
 
 fn only_planned<T>() -> Result<T> {
     Err(crate::Error::internal("only planned"))
@@ -26,6 +27,9 @@ impl Source for Changes {
         let op = Field::new(OP_COLUMN, DataType::Int8, false);
         let schema = Schema::new(vec![column("a"), column("b"), column("value"), op]);
         Ok(EdgeSchema::new(Arc::new(schema)).with_mode(self.0.clone()))
+    }
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("changes")
     }
     fn enumerator(&self, _: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         only_planned()
@@ -50,6 +54,10 @@ impl OperatorFactory for Pass {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs[..1].to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

@@ -3,6 +3,7 @@
 //! the same program builds the same graph, and the fingerprint says so.
 
 mod changelog;
+mod derived_uid;
 mod expression;
 mod logical;
 mod plan;

@@ -117,6 +117,9 @@ impl Plan {
             for node in &chain.nodes {
                 let node = &graph.nodes[node.0];
                 text.push_str(&format!("  {}  ({})\n", node.uid, node.name));
+                if let Some(identity) = &node.identity {
+                    text.push_str(&format!("    state: {identity}\n"));
+                }
             }
             for planned in self.edges.iter().filter(|edge| edge.from.0 == index) {
                 let PlannedEdge { edge, to, .. } = planned;

@@ -15,7 +15,7 @@ use crate::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo,
 };
 use crate::record::{Batch, EdgeSchema, Record, RecordBuilder, RecordReader};
-use crate::state::{RestoredState, StateBackend};
+use crate::state::{RestoredState, StateBackend, StateIdentity};
 use crate::time::{InputWatermarks, Micros, Watermark};
 use crate::{Context, Error, Result};
 
@@ -44,6 +44,7 @@ pub struct OperatorHarness {
     inputs: Vec<HarnessInput>,
     ended: Vec<bool>,
     outputs: Vec<EdgeSchema>,
+    identity: Option<StateIdentity>,
     site: Site,
     instances: Vec<Instance>,
     watermarks: InputWatermarks,
@@ -88,6 +89,7 @@ impl OperatorHarness {
             ended: vec![false; inputs.len()],
             inputs,
             outputs: factory.outputs(&edges)?,
+            identity: factory.identity(&edges),
             instances: Vec::new(),
             now,
             emitted: BTreeMap::new(),
@@ -101,6 +103,9 @@ impl OperatorHarness {
             passed_on: Watermark::MIN,
             site,
         };
+        if let Some(HarnessSnapshot { manifest, uid, .. }) = snapshot {
+            harness.check_identity(manifest.operators.get(uid).and_then(|held| held.identity.as_ref()))?;
+        }
         for subtask in 0..harness.site.parallelism {
             let Site { uid, parallelism, max_parallelism, .. } = &harness.site;
             let restored = match snapshot {
@@ -113,6 +118,17 @@ impl OperatorHarness {
         }
         harness.settle()?;
         Ok(harness)
+    }
+
+    /// Refuses the state of another operator, as a job does.
+    fn check_identity(&self, held: Option<&StateIdentity>) -> Result<()> {
+        let differences = held.zip(self.identity.as_ref()).map(|(held, own)| held.differences(own));
+        match differences {
+            Some(differences) if !differences.is_empty() => {
+                Err(Error::user(format!("the snapshot is of another state: {}", differences.join(", "))))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open_instance(
@@ -411,7 +427,7 @@ impl OperatorHarness {
         let checkpoint = pending.checkpoint;
         let Site { uid, parallelism, max_parallelism, .. } = &self.site;
         let mut manifest = Manifest::new("harness", checkpoint, 0, *max_parallelism);
-        manifest.add_operator(uid, *parallelism);
+        manifest.add_operator(uid, *parallelism, self.identity.clone());
         for (instance, snapshot) in self.instances.iter().zip(pending.instances) {
             let subtask = instance.info.subtask;
             let site = SnapshotSite {
@@ -426,6 +442,9 @@ impl OperatorHarness {
             let mut own = snapshot.parts;
             for task in snapshot.tasks {
                 own.extend(task(&site)?);
+            }
+            if self.identity.is_none() && !own.is_empty() {
+                return Err(Error::internal("the operator adds state to a snapshot, and has no identity"));
             }
             manifest.add_parts(uid, subtask, own);
         }

@@ -31,6 +31,8 @@ pub struct ChainLink {
     pub name: String,
     /// The instance.
     pub operator: Box<dyn Operator>,
+    /// Whether it has said what its state is; without that it may add nothing to a checkpoint.
+    pub keeps_state: bool,
     /// Where its outputs go: by output index.
     pub targets: Vec<Vec<Target>>,
     /// Counts the rows that it takes.

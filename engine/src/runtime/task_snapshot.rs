@@ -13,13 +13,20 @@ use crate::graph::Uid;
 use crate::metrics::Counter;
 use crate::source::SplitState;
 use crate::time::Micros;
-use crate::{Context, Result};
+use crate::{Context, Error, Result};
+
+/// What one operator froze: the parts that are there, and the work that makes more of them.
+struct Frozen {
+    uid: Uid,
+    keeps_state: bool,
+    parts: Vec<SnapshotPart>,
+    tasks: Vec<SnapshotTask>,
+}
 
 /// What the operators of a task, and its source, froze at a barrier.
 pub(super) struct TaskSnapshot {
     checkpoint: CheckpointId,
-    /// Of each operator the parts that are there, and the work that makes more of them.
-    operators: Vec<(Uid, Vec<SnapshotPart>, Vec<SnapshotTask>)>,
+    operators: Vec<Frozen>,
     released: Vec<(Uid, SplitState)>,
 }
 
@@ -38,11 +45,17 @@ impl TaskSnapshot {
         if let Head::Source(head) = head {
             let (splits, given_back) = head.snapshot(checkpoint, now)?;
             snapshot.released.extend(given_back.into_iter().map(|split| (head.uid.clone(), split)));
-            snapshot.operators.push((head.uid.clone(), vec![SnapshotPart::Splits(splits)], Vec::new()));
+            snapshot.operators.push(Frozen {
+                uid: head.uid.clone(),
+                keeps_state: true,
+                parts: vec![SnapshotPart::Splits(splits)],
+                tasks: Vec::new(),
+            });
         }
         for link in chain.links_mut() {
             let frozen = link.operator.snapshot(checkpoint).context(|| format!("operator {}", link.uid))?;
-            snapshot.operators.push((link.uid.clone(), frozen.parts, frozen.tasks));
+            let (uid, keeps_state) = (link.uid.clone(), link.keeps_state);
+            snapshot.operators.push(Frozen { uid, keeps_state, parts: frozen.parts, tasks: frozen.tasks });
         }
         Ok(snapshot)
     }
@@ -61,7 +74,7 @@ impl TaskSnapshot {
         let storage = Arc::new(RecordingStorage::new(environment.storage.clone()));
         let mut parts = Vec::with_capacity(operators.len());
         let mut made: Result<()> = Ok(());
-        for (uid, ready, tasks) in operators {
+        for Frozen { uid, keeps_state, parts: ready, tasks } in operators {
             let mut all = ready;
             made = tasks.into_iter().enumerate().try_for_each(|(index, task)| {
                 let unique = format!("{checkpoint}-{}-{uid}-{}-{index}", id.attempt, id.subtask);
@@ -80,6 +93,10 @@ impl TaskSnapshot {
                 all.extend(made?);
                 Ok(())
             });
+            if !keeps_state && !all.is_empty() {
+                let what = "it adds state to a checkpoint, and does not say what its state is";
+                made = made.and(Err(Error::internal(format!("operator {uid}: {what}"))));
+            }
             if made.is_err() {
                 break;
             }

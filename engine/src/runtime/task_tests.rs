@@ -82,6 +82,7 @@ fn task(
     let opener: Opener = Box::new(move || {
         let waker = Waker::new(|| {});
         let link = ChainLink {
+            keeps_state: true,
             uid: head,
             name: "operator".into(),
             operator,

@@ -8,6 +8,7 @@ mod codec;
 pub mod columnar;
 mod current_key;
 mod frozen;
+mod identity;
 pub mod key_by;
 mod key_bytes;
 mod key_decoding;
@@ -53,6 +54,7 @@ mod varint;
 mod tests;
 
 pub use codec::Codec;
+pub use identity::{StateIdentity, type_word};
 pub use key_group::{KeyGroup, KeyGroupRange, MAX_PARALLELISM_LIMIT};
 pub use keyed::{KeyedState, KeyedStateSpec};
 pub use list::ListState;

@@ -13,7 +13,7 @@ use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema, time_type};
 use thalweg_engine::runtime::{ChannelBounds, Clock, ManualClock};
 use thalweg_engine::source::*;
-use thalweg_engine::state::MapBackend;
+use thalweg_engine::state::{MapBackend, StateIdentity};
 use thalweg_engine::time::{MILLI, Micros, Watermark, WatermarkStrategy};
 use thalweg_engine::{Error, Result};
 
@@ -45,6 +45,9 @@ impl Source for Arrivals {
     }
     fn output(&self) -> Result<EdgeSchema> {
         Ok(EdgeSchema::new(schema()))
+    }
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("arrivals")
     }
     fn enumerator(&self, _restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         Ok(Box::new(Dealer { splits: self.splits.len() }))
@@ -149,6 +152,10 @@ impl OperatorFactory for Seen {
     fn outputs(&self, _inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(Vec::new())
     }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
 }
 
 impl Operator for Seen {
@@ -177,6 +184,10 @@ impl OperatorFactory for Slow {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 
@@ -240,7 +251,7 @@ fn f8_a_source_that_ends_beside_a_silent_one_does_not_make_its_rows_late() {
         let history = Arrivals { splits: splits(order, 0, 0), rows_per_poll };
         let topic = Arrivals { splits: splits(order, 1_000, MUCH_LATER), rows_per_poll };
         let env = Environment::new();
-        let (old, new) = (timed(&env, &history), timed(&env, &topic));
+        let (old, new) = (timed(&env, &history).uid("history"), timed(&env, &topic).uid("topic"));
         // Either may be the first.
         let (first, second) = if order.below(2) == 0 { (old, new) } else { (new, old) };
         first.union_apply(&[&second], Arc::new(seen.clone())).uid("seen");

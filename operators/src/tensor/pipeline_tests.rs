@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use thalweg_engine::harness::{Emitted, HarnessInput, OperatorHarness};
 use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::{MILLI, Watermark};
 use thalweg_engine::{Error, Result};
 use thalweg_tensor::Graph;
@@ -156,6 +157,10 @@ impl OperatorFactory for Doubling {
         let fields: Vec<_> = input.schema.fields().iter().cloned().chain([twice]).collect();
         let main = EdgeSchema { schema: Arc::new(Schema::new(fields)), ..input.clone() };
         Ok(vec![main, EdgeSchema::new(dead_letter_schema(&input.schema)?)])
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("doubling"))
     }
 }
 

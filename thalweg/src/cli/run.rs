@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use thalweg_engine::Blame;
-use thalweg_engine::cluster::{JobSummary, Outcome};
+use thalweg_engine::cluster::{JobSummary, Outcome, StartedFrom};
 use thalweg_engine::metrics::Registry;
 
 use crate::config::ProcessEnvironment;
-use crate::job::{LoadedJob, explain, load_with, start};
+use crate::job::{LoadedJob, explain, load_with, outlook, start};
 
-use super::arguments::{Arguments, Command, RunArguments};
+use super::arguments::{Arguments, Command, ExplainArguments, RunArguments};
 use super::metrics_server::MetricsServer;
 use super::resident::Resident;
 use super::signals::SignalWatch;
@@ -28,10 +28,7 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Run(run_arguments) => run(&run_arguments),
         Command::Check { job } => check(&job),
-        Command::Explain { job } => with_job(&job, None, |job| {
-            print!("{}", explain(&job));
-            Exit::Done
-        }),
+        Command::Explain(explain_arguments) => explain_job(&explain_arguments),
         Command::Prism { config, metrics_addr } => prism::prism(&config, metrics_addr),
     };
     ExitCode::from(exit.code())
@@ -54,8 +51,41 @@ fn check(path: &Path) -> Exit {
     })
 }
 
+fn explain_job(arguments: &ExplainArguments) -> Exit {
+    with_job(&arguments.job, None, |mut job| {
+        job.changes = arguments.changes.allowed();
+        match &arguments.restore {
+            Some(store) => explain_restore(&job, store.as_deref()),
+            None => {
+                print!("{}", explain(&job));
+                Exit::Done
+            }
+        }
+    })
+}
+
+/// Prints what a run would take over, and says by its code whether it would be refused.
+fn explain_restore(job: &LoadedJob, store: Option<&str>) -> Exit {
+    let name = &job.spec.settings.name;
+    match outlook(job, store) {
+        Ok(Some(carry_over)) => {
+            print!("job {name}, {carry_over}");
+            carry_over.check().map_or(Exit::Mistaken, |()| Exit::Done)
+        }
+        Ok(None) => {
+            println!("job {name}: the store holds no checkpoint of it; a run starts afresh");
+            Exit::Done
+        }
+        Err(error) => {
+            eprintln!("error: job {name}: {error}");
+            if error.blame() == Blame::User { Exit::Mistaken } else { Exit::Failed }
+        }
+    }
+}
+
 fn run(arguments: &RunArguments) -> Exit {
-    with_job(&arguments.job, arguments.parallelism, |job| {
+    with_job(&arguments.job, arguments.parallelism, |mut job| {
+        job.changes = arguments.changes.allowed();
         let registry = Registry::default();
         let server = arguments.metrics_addr.map(|address| MetricsServer::start(address, registry.clone()));
         let _server = match server.transpose() {
@@ -116,6 +146,11 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
         (Outcome::Stopped, Some(signal)) => Exit::Stopped(signal),
         (Outcome::Stopped, None) => Exit::Done,
         (Outcome::Abandoned, _) => Exit::Interrupted,
+        // Nothing was run: what the file says does not go with its checkpoint.
+        (Outcome::Refused { error }, _) => {
+            eprintln!("error: job {name}: {error}");
+            return Exit::Mistaken;
+        }
         (Outcome::Failed { error, .. } | Outcome::Fenced { error }, _) => {
             eprintln!("error: job {name}: {error}");
             Exit::Failed
@@ -154,7 +189,16 @@ fn summary_text(name: &str, summary: &JobSummary, counts: Counts, resident: Opti
         Outcome::Abandoned => "left at once",
         Outcome::Failed { .. } => "failed",
         Outcome::Fenced { .. } => "taken over by a newer run",
+        Outcome::Refused { .. } => "refused",
     };
+    if let (Outcome::Completed, Some(StartedFrom { checkpoint, is_finished: true }), 0) =
+        (&summary.outcome, summary.started_from, counts.read)
+    {
+        return format!(
+            "job {name}: had finished already, at checkpoint {checkpoint}, and there was nothing new to read; \
+             --start-over runs it from the start again"
+        );
+    }
     let seconds = summary.elapsed.as_secs_f64();
     let Counts { read, undecoded, written } = counts;
     let undecoded = match undecoded {

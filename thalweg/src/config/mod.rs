@@ -17,5 +17,6 @@ pub use checker::{Checker, Environment, Place, Placed, ProcessEnvironment};
 pub use mistake::{Mistake, Mistakes};
 pub use table::Table;
 pub use thalweg_connectors::Secret;
+pub use thalweg_engine::time::show_duration;
 pub use tree::{Entry, Node, Position, Value, parse};
-pub use unit::{parse_bytes, parse_duration, show_bytes, show_duration};
+pub use unit::{parse_bytes, parse_duration, show_bytes};

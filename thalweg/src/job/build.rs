@@ -96,6 +96,7 @@ impl Builder {
 
     fn finish<T>(&mut self, named: &Named<T>, stream: Stream) {
         let stream = stream.uid(&named.name);
+        let stream = named.uid_was.iter().fold(stream, |stream, earlier| stream.uid_was(&earlier.value));
         let stream = match named.parallelism {
             Some(parallelism) => stream.parallelism(parallelism),
             None => stream,

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_engine::graph::{Graph, Node, NodeKind, Partitioner, Plan, PlannedChain, PlannedEdge};
 use thalweg_engine::operator::OutputIndex;
 use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::state::type_word;
 
 use crate::config::show_duration;
 
@@ -80,6 +80,9 @@ fn chain(text: &mut String, job: &LoadedJob, plan: &Plan, index: usize, planned:
 
 fn operator(text: &mut String, job: &LoadedJob, node: &Node, input: Option<&EdgeSchema>) {
     line(text, &format!("  {}: {}", node.uid, describe(job, node)));
+    if let Some(identity) = &node.identity {
+        line(text, &format!("      state       {identity}"));
+    }
     if let NodeKind::Source { event_time, watermarks, .. } = &node.kind {
         if let Some((column, expression)) = event_time {
             line(text, &format!("      event time  {column} = {}", expression.describe()));
@@ -146,18 +149,5 @@ fn columns(edge: &EdgeSchema) -> String {
     match &edge.mode {
         Mode::Append => columns,
         mode => format!("{columns}; {mode}"),
-    }
-}
-
-/// The word that a schema in a job file has for a type.
-fn type_word(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => "string".to_string(),
-        DataType::BinaryView | DataType::Binary | DataType::LargeBinary => "bytes".to_string(),
-        DataType::Boolean => "bool".to_string(),
-        DataType::Date32 => "date".to_string(),
-        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp".to_string(),
-        DataType::FixedSizeList(item, width) => format!("{}[{width}]", type_word(item.data_type())),
-        other => other.to_string().to_lowercase(),
     }
 }

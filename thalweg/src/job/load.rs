@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use thalweg_engine::checkpoint::AllowedChanges;
 use thalweg_engine::graph::Graph;
 use thalweg_engine::state::MemoryPlan;
 
@@ -21,6 +22,8 @@ pub struct LoadedJob {
     pub graph: Graph,
     /// How its memory is divided.
     pub memory: MemoryPlan,
+    /// Which changes since its last checkpoint may cost state; none, unless the caller says so.
+    pub changes: AllowedChanges,
 }
 
 /// Loads a job file.
@@ -108,7 +111,7 @@ fn build_twice(checker: &Checker<'_>, spec: JobSpec, order: &[usize]) -> Option<
     match divide(&spec, &graph) {
         Ok(memory) => {
             let graph = build(checker, &spec, order, Some(&memory))?;
-            Some(LoadedJob { spec, graph, memory })
+            Some(LoadedJob { spec, graph, memory, changes: AllowedChanges::default() })
         }
         Err(error) => {
             let text = error.to_string();

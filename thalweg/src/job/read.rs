@@ -2,6 +2,7 @@
 
 use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
 use crate::run::MEMORY_BYTES_DEFAULT;
+use thalweg_engine::graph::Uid;
 
 use super::spec::{
     CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, RestartSpec, SettingsSpec, StoreUrl,
@@ -34,7 +35,10 @@ pub fn read_job(checker: &Checker<'_>, root: &Node, file: &str) -> Option<JobSpe
     let steps = named(&table, "steps", "", &mut unreadable, read_step::read_step);
     let sinks = named(&table, "sinks", "a table of sinks by name", &mut unreadable, read_sink::read_sink);
     table.finish();
-    check_names(checker, &[places(&sources), places(&steps), places(&sinks)].concat());
+    let names = [places(&sources), places(&steps), places(&sinks)].concat();
+    check_names(checker, &names);
+    let earlier = [earlier_names(&sources), earlier_names(&steps), earlier_names(&sinks)].concat();
+    check_earlier_names(checker, &names, &earlier);
     Some(JobSpec { file: file.to_string(), settings, sources, steps, sinks, unreadable })
 }
 
@@ -217,14 +221,29 @@ fn named<T>(
             continue;
         };
         let parallelism = table.integer("parallelism", 1..=PARALLELISM_MAX).map(|number| number as u32);
+        let uid_was = read_earlier_names(&table);
         let spec = read(&table);
         table.finish();
         match spec {
-            Some(spec) => items.push(Named { name: entry.key.clone(), place, parallelism, spec }),
+            Some(spec) => items.push(Named { name: entry.key.clone(), place, uid_was, parallelism, spec }),
             None => unreadable.push(entry.key.clone()),
         }
     }
     items
+}
+
+/// `uid_was: name`, or a list of them.
+fn read_earlier_names(table: &Table<'_>) -> Vec<Placed<String>> {
+    let checker = table.checker();
+    let nodes = table.optional("uid_was").and_then(|node| checker.list(node)).unwrap_or_default();
+    let named = nodes.iter().filter_map(|node| {
+        let value = checker.name(node, "a name that this had in an earlier version of the job")?;
+        if let Err(error) = Uid::new(&value) {
+            checker.mistake_at(node, error.to_string());
+        }
+        Some(Placed { value, place: Place::from(node) })
+    });
+    named.collect()
 }
 
 /// Names become uids, labels of metrics and parts of paths; a dot names a side output.
@@ -240,6 +259,21 @@ fn check_name(checker: &Checker<'_>, place: &Place, name: &str) -> bool {
 
 fn places<T>(items: &[Named<T>]) -> Vec<(String, Place)> {
     items.iter().map(|item| (item.name.clone(), item.place.clone())).collect()
+}
+
+fn earlier_names<T>(items: &[Named<T>]) -> Vec<Placed<String>> {
+    items.iter().flat_map(|item| item.uid_was.iter().cloned()).collect()
+}
+
+/// State under an earlier name belongs to one operator, and to nobody who has the name today.
+fn check_earlier_names(checker: &Checker<'_>, names: &[(String, Place)], earlier: &[Placed<String>]) {
+    for (index, Placed { value, place }) in earlier.iter().enumerate() {
+        if names.iter().any(|(name, _)| name == value) {
+            checker.mistake(place, format!("`{value}` is a name in this job: its state is that one's"));
+        } else if earlier[..index].iter().any(|other| other.value == *value) {
+            checker.mistake(place, format!("`{value}` is given as an earlier name twice"));
+        }
+    }
 }
 
 /// A name is a uid: it may stand once among sources, steps and sinks together.

@@ -35,6 +35,8 @@ pub struct Named<T> {
     pub name: String,
     /// Where the name stands.
     pub place: Place,
+    /// `uid_was`: names that it had before; its state may be found under one of them.
+    pub uid_was: Vec<Placed<String>>,
     /// A parallelism of its own.
     pub parallelism: Option<u32>,
     /// What it is.

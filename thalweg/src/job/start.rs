@@ -1,6 +1,7 @@
 //! Starts a loaded job: what its file says becomes the settings of a [`Job`].
 
 use thalweg_engine::Result;
+use thalweg_engine::checkpoint::AllowedChanges;
 use thalweg_engine::metrics::Registry;
 
 use super::LoadedJob;
@@ -13,11 +14,12 @@ use crate::run::{Job, RunningJob};
 /// A user error when the store's URL or the graph is wrong; an external one when the store or the
 /// state's directory cannot be used.
 pub fn start(job: LoadedJob, registry: Registry) -> Result<RunningJob> {
-    let LoadedJob { spec, graph, memory } = job;
-    settings(&spec.settings).metrics(registry).start_planned(graph, &memory)
+    let LoadedJob { spec, graph, memory, changes } = job;
+    settings(&spec.settings, changes).metrics(registry).start_planned(graph, &memory)
 }
 
-fn settings(spec: &SettingsSpec) -> Job {
+/// The job that a file's settings describe.
+pub(super) fn settings(spec: &SettingsSpec, changes: AllowedChanges) -> Job {
     let job = Job::new(&spec.name)
         .parallelism(spec.parallelism)
         .memory(spec.memory_bytes)
@@ -26,6 +28,7 @@ fn settings(spec: &SettingsSpec) -> Job {
         .restarts(spec.restart.attempts, spec.restart.delay)
         .configure(|config| {
             config.max_parallelism = spec.max_parallelism;
+            config.changes = changes;
             config.checkpoints_retained = spec.checkpoint.retain;
             config.use_older_when_damaged = spec.checkpoint.on_damaged == OnDamaged::Older;
             if let Some(tolerated) = spec.checkpoint.failures_tolerated {

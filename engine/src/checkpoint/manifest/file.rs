@@ -5,6 +5,8 @@
 //! thalweg-manifest <format> <length of the body> <BLAKE3 of the body, hexadecimal>\n
 //! {"job":...}
 //! ```
+//!
+//! Format 1 has no identities of states; format 2 has them.
 
 use bytes::Bytes;
 
@@ -13,7 +15,7 @@ use crate::checkpoint::{CheckpointId, CheckpointStorage, JobLayout};
 use crate::{Error, Result};
 
 /// The newest format that this code writes and reads.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 
 const MAGIC: &str = "thalweg-manifest";
 

@@ -139,6 +139,7 @@ impl Coordinator {
         match event {
             Event::Restored(restored) => self.restored(now, restored)?,
             Event::RestoreFailed { error, fenced: true, .. } => self.finish(Outcome::Fenced { error }),
+            Event::RestoreFailed { error, refused: true, .. } => self.finish(Outcome::Refused { error }),
             Event::RestoreFailed { error, retryable: true, .. } => {
                 self.restart_or_finish(now, error, TaskBlame::External);
             }
