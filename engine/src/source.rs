@@ -99,7 +99,8 @@ pub enum EnumeratorEvent {
         /// What the readers held in the checkpoint that is restored.
         splits: Vec<SplitState>,
     },
-    /// What the discovery found, in the source's own encoding.
+    /// Everything that the discovery knows, in the source's own encoding. Each attempt's enumerator
+    /// hears what is known by then right after [`EnumeratorEvent::Started`], and what is news later.
     Discovered(Vec<u8>),
     /// A reader has read a bounded split to its end.
     Finished {
@@ -167,13 +168,17 @@ pub trait Enumerator: Send {
     fn snapshot(&self) -> Vec<u8>;
 }
 
-/// Looks at the world for an enumerator.
+/// Looks at the world for the enumerators of a source. It belongs to no attempt, and does not
+/// remember whom it told what: a look answers with the whole of what is known, and the coordinator
+/// keeps it, tells it to the enumerator of each attempt, and passes over what is no news.
 pub trait Discovery: Send {
-    /// Looks once; blocks for a bounded time. `None`: nothing new.
+    /// Looks once; blocks for a bounded time. Everything that is known now, in the source's own
+    /// encoding, however often it was said before; the same knowledge has the same bytes. `None`:
+    /// nothing is known, or nothing more than before.
     ///
     /// # Errors
     /// Counted and logged; the next look follows after [`Discovery::interval`].
-    fn poll(&mut self) -> Result<Option<Vec<u8>>>;
+    fn look(&mut self) -> Result<Option<Vec<u8>>>;
 
     /// How long to wait between two looks. Microseconds.
     fn interval(&self) -> Micros;

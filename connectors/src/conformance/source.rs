@@ -161,8 +161,13 @@ impl<'a> Run<'a> {
         }
         run.tell(EnumeratorEvent::Started { parallelism, splits })?;
         if let Some(mut discovery) = source.discovery()?
-            && let Some(found) = discovery.poll()?
+            && let Some(found) = discovery.look()?
         {
+            let again = discovery.look()?;
+            ensure(again.is_none_or(|again| again == found), || {
+                "another look at the same world knows something else".to_string()
+            })?;
+            run.tell(EnumeratorEvent::Discovered(found.clone()))?;
             run.tell(EnumeratorEvent::Discovered(found))?;
         }
         Ok(run)

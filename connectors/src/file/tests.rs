@@ -148,7 +148,7 @@ fn effects(source: &FileSource) -> Result<Vec<ReaderEffect>, String> {
     let (waker, metrics) = (Waker::new(|| ()), MetricGroup::default());
     let mut reader =
         source.reader(&ReaderOpenContext { info: &info, waker: &waker, metrics: &metrics }).unwrap();
-    let found = source.discovery().unwrap().unwrap().poll().unwrap().unwrap();
+    let found = source.discovery().unwrap().unwrap().look().unwrap().unwrap();
     let mut enumerator = source.enumerator(None).unwrap();
     let mut effects = Vec::new();
     let mut cx = ReaderContext::new(&mut effects, 0);

@@ -29,7 +29,6 @@ pub(crate) struct FederatedDiscovery {
     pace: Pace,
     probes: BTreeMap<String, Probe>,
     in_effect: Option<Arc<Topology>>,
-    told: Option<Facts>,
 }
 
 impl FederatedDiscovery {
@@ -49,7 +48,6 @@ impl FederatedDiscovery {
             pace,
             probes: BTreeMap::new(),
             in_effect: None,
-            told: None,
         }
     }
 
@@ -87,7 +85,7 @@ fn targets(topology: &Topology, topic: &str, starts: &Starts) -> BTreeMap<String
 }
 
 impl Discovery for FederatedDiscovery {
-    fn poll(&mut self) -> Result<Option<Vec<u8>>> {
+    fn look(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(topology) = self.file.current(GATHER / 2) else {
             return Ok(None);
         };
@@ -96,13 +94,7 @@ impl Discovery for FederatedDiscovery {
             self.in_effect = Some(topology.clone());
         }
         let holdings = self.probes.values_mut().flat_map(Probe::seen).collect();
-        let facts = Facts { version: ENCODING_VERSION, topology: topology.version, holdings };
-        if self.told.as_ref() == Some(&facts) {
-            return Ok(None);
-        }
-        let encoded = encode(&facts)?;
-        self.told = Some(facts);
-        Ok(Some(encoded))
+        encode(&Facts { version: ENCODING_VERSION, topology: topology.version, holdings }).map(Some)
     }
 
     fn interval(&self) -> Micros {

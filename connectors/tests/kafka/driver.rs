@@ -192,7 +192,7 @@ impl Driver {
         let mut busy = false;
         if Instant::now() >= self.look_at {
             let before = Instant::now();
-            let facts = self.discovery.poll()?;
+            let facts = self.discovery.look()?;
             self.longest_look = self.longest_look.max(before.elapsed());
             let interval = Duration::from_micros(self.discovery.interval().try_into().unwrap());
             self.look_at = Instant::now() + interval;

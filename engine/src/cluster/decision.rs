@@ -87,7 +87,7 @@ pub enum Event {
     },
     /// A task reports.
     Task(TaskId, FromTask),
-    /// A source's discovery found something.
+    /// A source's discovery looked: all that it knows.
     Discovered(Uid, Vec<u8>),
     /// The checkpoint stands in the log.
     Published {

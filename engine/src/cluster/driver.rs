@@ -31,7 +31,7 @@ enum DriverEvent {
     Claimed(Result<Writer>),
     /// The newest checkpoint was read.
     Read(Result<RestoredCheckpoint>),
-    /// A discovery looked.
+    /// A discovery looked. It goes on through restarts: what it knows belongs to no attempt.
     Looked(Uid, Result<Option<Vec<u8>>>),
     /// For the coordinator.
     Coordinator(Event),
@@ -99,7 +99,7 @@ pub enum DriverPoll {
 struct Look {
     discovery: Arc<Mutex<Box<dyn Discovery>>>,
     interval: Micros,
-    /// `None` while one is under way.
+    /// `None` before the job is claimed, and while one is under way.
     next_at: Option<Micros>,
 }
 
@@ -247,6 +247,7 @@ impl JobDriver {
                 let roles = roles(&self.graph, &self.plan);
                 self.coordinator =
                     Some(Coordinator::new(self.config.coordinator.clone(), generation, roles, sources));
+                self.looks.values_mut().for_each(|look| look.next_at = Some(now));
                 self.act(Action::Restore);
             }
             DriverEvent::Claimed(Err(error)) if error.blame() == Blame::User => {
@@ -261,9 +262,6 @@ impl JobDriver {
                 self.manifest = manifest;
                 self.started_from.get_or_insert(started_from);
                 self.coordinate(now, Event::Restored(job));
-                for look in self.looks.values_mut() {
-                    look.next_at = Some(now);
-                }
             }
             DriverEvent::Read(Err(error)) => {
                 let (retryable, fenced) = (error.is_retryable(), self.store.is_fenced());
@@ -312,7 +310,7 @@ impl JobDriver {
             let name = format!("discovery {uid}");
             let looked = uid.clone();
             let look = move || {
-                let found = discovery.lock().poll();
+                let found = discovery.lock().look();
                 DriverEvent::Looked(uid, found)
             };
             self.background(&name, look, |error| DriverEvent::Looked(looked, Err(error)));

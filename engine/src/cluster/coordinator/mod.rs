@@ -11,6 +11,8 @@
 
 mod checkpoints;
 mod commits;
+#[cfg(test)]
+mod discovery_tests;
 mod phase;
 #[cfg(test)]
 mod tests;
@@ -148,11 +150,7 @@ impl Coordinator {
             }
             Event::Task(id, message) if id.attempt == self.attempt => self.task(now, id, message)?,
             Event::Task(..) => {}
-            Event::Discovered(uid, facts) => {
-                if matches!(self.phase, Phase::Running) {
-                    self.source_event(&uid, EnumeratorEvent::Discovered(facts))?;
-                }
-            }
+            Event::Discovered(uid, facts) => self.discovered(&uid, facts)?,
             Event::Published { checkpoint, known } => self.published(now, checkpoint, known)?,
             Event::PublishFailed { checkpoint, error, fenced } => {
                 if fenced {
@@ -313,6 +311,17 @@ impl Coordinator {
         for id in &self.alive {
             self.actions.push_back(Action::ToTask(id.clone(), message.clone()));
         }
+    }
+
+    /// Heard in every phase: what is found between two attempts is what the next one starts from.
+    fn discovered(&mut self, uid: &Uid, facts: Vec<u8>) -> Result<()> {
+        let running = self.phase == Phase::Running;
+        let Some(source) = self.sources.get_mut(uid) else {
+            return Err(Error::internal(format!("there is no source {uid}")));
+        };
+        let effects = source.discovered(facts, running)?;
+        self.source_effects(uid, effects);
+        Ok(())
     }
 
     fn source_event(&mut self, uid: &Uid, event: EnumeratorEvent) -> Result<()> {
