@@ -156,7 +156,7 @@ impl KeyedAggregateOperator {
         let state = self.state.as_mut().ok_or_else(not_open)?;
         let records = batch.records();
         let keys = key_columns(records, &self.config.key);
-        state.look_up(&keys, key_hashes(batch)?, &[], batch.bytes(), &mut self.touched)?;
+        state.look_up(&keys, key_hashes(batch)?, &[], batch.rows_bytes(), &mut self.touched)?;
         self.set.update(state, records, &self.touched.slots)?;
 
         let changed = &self.touched.changed;
@@ -192,11 +192,10 @@ impl Operator for KeyedAggregateOperator {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
-        let (rows, mut begin) = (batch.row_count(), 0);
+        let (rows, bytes, mut begin) = (batch.row_count(), batch.rows_bytes(), 0);
         while begin < rows {
             let state = self.state.as_ref().ok_or_else(not_open)?;
-            let bytes = batch.bytes() / rows * (rows - begin);
-            let count = state.rows_at_once(rows - begin, bytes);
+            let count = state.rows_at_once(rows - begin, bytes / rows * (rows - begin));
             let part = if count == rows { batch.clone() } else { batch.slice(begin, count) };
             self.update(&part, cx)?;
             begin += count;

@@ -19,7 +19,7 @@ const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
 /// indexes and filters, which are read one part at a time. A filter of a whole file would be larger
 /// than a shard of a small cache, never stay in it, and be read again by each look-up.
 const BLOCK_BYTES: usize = 4 * 1024;
-const METADATA_BLOCK_BYTES: usize = 4 * 1024;
+const METADATA_BLOCK_BYTES: usize = 8 * 1024;
 /// Keys of an index that are stored as what differs from the one before: the upper part of an index
 /// stays in memory, and long keys with a long beginning in common would fill it.
 const INDEX_RESTART_INTERVAL: i32 = 16;

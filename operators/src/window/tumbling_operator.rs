@@ -139,7 +139,7 @@ impl TumblingOperator {
         let state = self.state.as_mut().ok_or_else(not_open)?;
         let keys = key_columns(rows.records(), &self.config.key);
         let starts = &self.starts[begin..begin + rows.row_count()];
-        state.look_up(&keys, key_hashes(rows)?, starts, rows.bytes(), &mut self.touched)?;
+        state.look_up(&keys, key_hashes(rows)?, starts, rows.rows_bytes(), &mut self.touched)?;
         self.set.update(state, rows.records(), &self.touched.slots)?;
         self.windows_in_memory.set(state.len() as i64);
         let again = self.register()?;
@@ -408,11 +408,10 @@ impl Operator for TumblingOperator {
         if kept.row_count() == 0 {
             return Ok(Step::Done);
         }
-        let (rows, mut begin) = (kept.row_count(), 0);
+        let (rows, bytes, mut begin) = (kept.row_count(), kept.rows_bytes(), 0);
         while begin < rows {
             let state = self.state.as_ref().ok_or_else(not_open)?;
-            let bytes = kept.bytes() / rows * (rows - begin);
-            let count = state.rows_at_once(rows - begin, bytes);
+            let count = state.rows_at_once(rows - begin, bytes / rows * (rows - begin));
             let part = if count == rows { kept.clone() } else { kept.slice(begin, count) };
             self.update(&part, begin, cx)?;
             begin += count;
