@@ -191,9 +191,9 @@ mod tests {
     #[test]
     fn the_topology_wins_over_defaults_and_semantics_win_over_the_topology() {
         let cluster = Cluster::at("h:1")
-            .with("fetch.wait.max.ms", Setting::Plain("7".into()))
-            .with("enable.auto.commit", Setting::Plain("true".into()))
-            .with("client.rack", Setting::Plain("eu-1".into()));
+            .with("fetch.wait.max.ms", Setting::given("7"))
+            .with("enable.auto.commit", Setting::given("true"))
+            .with("client.rack", Setting::given("eu-1"));
         let needs = ConsumerNeeds { queue_bytes: 8 << 20, brokers: 1, end_of_partition: true };
         let config = consumer_config(&cluster, needs).unwrap();
         let expected = [

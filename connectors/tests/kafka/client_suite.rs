@@ -24,7 +24,7 @@ fn written(partition: i32, record: SimulatedRecord) -> NewRecord {
 
 impl ClusterUnderTest for RealCluster {
     fn cluster(&self) -> Cluster {
-        Cluster::at(self.0.bootstrap()).with("broker.address.family", Setting::Plain("v4".into()))
+        Cluster::at(self.0.bootstrap()).with("broker.address.family", Setting::given("v4"))
     }
 
     fn happens(&self, happening: Happening) -> Result<()> {

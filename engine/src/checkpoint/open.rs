@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use url::Url;
 
 #[cfg(feature = "azure")]
-use super::azure::{AzureAuth, AzureBlobStorage, AzureConfig, Secret};
+use super::azure::{AzureAuth, AzureBlobStorage, AzureConfig};
 use super::object_store::PART_BYTES;
 use super::{CheckpointStorage, MemoryStorage, ObjectStoreStorage};
+#[cfg(feature = "azure")]
+use crate::Secret;
 use crate::{Error, Result};
 
 /// Parts of a file that are in memory at a time: four in flight and one that is being read.

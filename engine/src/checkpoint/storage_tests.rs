@@ -52,9 +52,10 @@ fn a_directory_that_cannot_be_is_named() {
 mod azurite {
     use thalweg_testkit::Azurite;
 
-    use super::super::azure::{AzureAuth, AzureBlobStorage, AzureConfig, Secret};
+    use super::super::azure::{AzureAuth, AzureBlobStorage, AzureConfig};
     use super::super::{StoreOptions, open};
     use super::*;
+    use crate::Secret;
 
     fn config(azurite: &Azurite) -> AzureConfig {
         AzureConfig {

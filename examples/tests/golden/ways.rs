@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thalweg::connectors::format::{EncodedRows, Encoder, JsonEncoder};
 use thalweg::job::LoadedJob;
-use thalweg::job::spec::StoreUrl;
+use thalweg::job::spec::store_url;
 use thalweg::prelude::*;
 
 use crate::paced::Pace;
@@ -49,7 +49,7 @@ impl Site {
     pub fn prepare(&self, job: &mut LoadedJob) {
         let checkpoint = &mut job.spec.settings.checkpoint;
         checkpoint.interval = 10 * MILLI;
-        checkpoint.store.value = StoreUrl(self.store());
+        checkpoint.store.value = store_url(&self.store());
         checkpoint.failures_tolerated = Some(1_000_000);
     }
 

@@ -8,7 +8,7 @@ use thalweg_engine::Blame;
 use thalweg_engine::cluster::{JobSummary, Outcome, StartedFrom};
 use thalweg_engine::metrics::Registry;
 
-use crate::config::ProcessEnvironment;
+use crate::config::{Masks, ProcessEnvironment};
 use crate::job::{LoadedJob, explain, load_with, outlook, start};
 
 use super::arguments::{Arguments, Command, ExplainArguments, RunArguments};
@@ -21,21 +21,28 @@ use super::{Exit, logging, prism};
 pub fn main() -> ExitCode {
     // Clap prints usage mistakes itself and exits with 2, as documented.
     let arguments = Arguments::parse();
-    if let Err(message) = logging::start(arguments.log_format, arguments.log.as_deref()) {
+    let masks = Masks::default();
+    if let Err(message) = logging::start(arguments.log_format, arguments.log.as_deref(), &masks) {
         eprintln!("error: {message}");
         return ExitCode::from(Exit::Mistaken.code());
     }
+    logging::mask_panics(&masks);
     let exit = match arguments.command {
-        Command::Run(run_arguments) => run(&run_arguments),
-        Command::Check { job } => check(&job),
-        Command::Explain(explain_arguments) => explain_job(&explain_arguments),
+        Command::Run(run_arguments) => run(&run_arguments, &masks),
+        Command::Check { job } => check(&job, &masks),
+        Command::Explain(explain_arguments) => explain_job(&explain_arguments, &masks),
         Command::Prism { config, metrics_addr } => prism::prism(&config, metrics_addr),
     };
     ExitCode::from(exit.code())
 }
 
-fn with_job(path: &Path, parallelism: Option<u32>, then: impl FnOnce(LoadedJob) -> Exit) -> Exit {
-    match load_with(path, &ProcessEnvironment, parallelism) {
+fn with_job(
+    path: &Path,
+    parallelism: Option<u32>,
+    masks: &Masks,
+    then: impl FnOnce(LoadedJob) -> Exit,
+) -> Exit {
+    match load_with(path, &ProcessEnvironment, parallelism, masks.clone()) {
         Ok(job) => then(job),
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -44,15 +51,15 @@ fn with_job(path: &Path, parallelism: Option<u32>, then: impl FnOnce(LoadedJob) 
     }
 }
 
-fn check(path: &Path) -> Exit {
-    with_job(path, None, |job| {
+fn check(path: &Path, masks: &Masks) -> Exit {
+    with_job(path, None, masks, |job| {
         println!("{}: no mistakes", job.spec.file);
         Exit::Done
     })
 }
 
-fn explain_job(arguments: &ExplainArguments) -> Exit {
-    with_job(&arguments.job, None, |mut job| {
+fn explain_job(arguments: &ExplainArguments, masks: &Masks) -> Exit {
+    with_job(&arguments.job, None, masks, |mut job| {
         job.changes = arguments.changes.allowed();
         match &arguments.restore {
             Some(store) => explain_restore(&job, store.as_deref()),
@@ -69,7 +76,7 @@ fn explain_restore(job: &LoadedJob, store: Option<&str>) -> Exit {
     let name = &job.spec.settings.name;
     match outlook(job, store) {
         Ok(Some(carry_over)) => {
-            print!("job {name}, {carry_over}");
+            print!("job {name}, {}", job.masks.apply(&carry_over.to_string()));
             carry_over.check().map_or(Exit::Mistaken, |()| Exit::Done)
         }
         Ok(None) => {
@@ -77,14 +84,14 @@ fn explain_restore(job: &LoadedJob, store: Option<&str>) -> Exit {
             Exit::Done
         }
         Err(error) => {
-            eprintln!("error: job {name}: {error}");
+            eprintln!("error: job {name}: {}", job.masks.apply(&error.to_string()));
             if error.blame() == Blame::User { Exit::Mistaken } else { Exit::Failed }
         }
     }
 }
 
-fn run(arguments: &RunArguments) -> Exit {
-    with_job(&arguments.job, arguments.parallelism, |mut job| {
+fn run(arguments: &RunArguments, masks: &Masks) -> Exit {
+    with_job(&arguments.job, arguments.parallelism, masks, |mut job| {
         job.changes = arguments.changes.allowed();
         let registry = Registry::default();
         let server = arguments.metrics_addr.map(|address| MetricsServer::start(address, registry.clone()));
@@ -108,8 +115,9 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
     let name = job.spec.settings.name.clone();
     let sources: Vec<String> = job.spec.sources.iter().map(|source| source.name.clone()).collect();
     let sinks: Vec<String> = job.spec.sinks.iter().map(|sink| sink.name.clone()).collect();
+    let masks = job.masks.clone();
     let failed = |error: &thalweg_engine::Error| {
-        eprintln!("error: job {name}: {error}");
+        eprintln!("error: job {name}: {}", masks.apply(&error.to_string()));
         Exit::Failed
     };
     let handle = match start(job, registry.clone()) {
@@ -148,11 +156,11 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
         (Outcome::Abandoned, _) => Exit::Interrupted,
         // Nothing was run: what the file says does not go with its checkpoint.
         (Outcome::Refused { error }, _) => {
-            eprintln!("error: job {name}: {error}");
+            eprintln!("error: job {name}: {}", masks.apply(error));
             return Exit::Mistaken;
         }
         (Outcome::Failed { error, .. } | Outcome::Fenced { error }, _) => {
-            eprintln!("error: job {name}: {error}");
+            eprintln!("error: job {name}: {}", masks.apply(error));
             Exit::Failed
         }
     };

@@ -2,12 +2,11 @@
 //! are unknown ones.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 
 use thalweg_operators::expression::did_you_mean;
 
 use super::checker::one_of;
-use super::{Checker, Entry, Node, Place, Secret, Value};
+use super::{Checker, Entry, FilePath, Node, Place, Secret, Text, Value};
 
 /// A table of keys that is being read. Ask for every key that there is, then call
 /// [`Table::finish`], which reports the keys that nobody asked for.
@@ -85,12 +84,12 @@ impl<'a> Table<'a> {
     }
 
     /// Optional text.
-    pub fn text(&self, key: &str, expected: &str) -> Option<String> {
+    pub fn text(&self, key: &str, expected: &str) -> Option<Text> {
         self.checker.name(self.optional(key)?, expected)
     }
 
     /// Text that must be there.
-    pub fn required_text(&self, key: &str, expected: &str) -> Option<String> {
+    pub fn required_text(&self, key: &str, expected: &str) -> Option<Text> {
         self.checker.name(self.required(key, expected)?, expected)
     }
 
@@ -120,7 +119,7 @@ impl<'a> Table<'a> {
     }
 
     /// Optional path.
-    pub fn path(&self, key: &str) -> Option<PathBuf> {
+    pub fn path(&self, key: &str) -> Option<FilePath> {
         self.checker.path(self.optional(key)?)
     }
 

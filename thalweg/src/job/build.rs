@@ -84,8 +84,8 @@ impl Builder {
         inputs
             .iter()
             .map(|input| {
-                let stream = self.streams.get(&input.from)?;
-                match input.output.as_deref() {
+                let stream = self.streams.get(input.from.as_str())?;
+                match &input.output {
                     None => Some(stream.clone()),
                     // Sources and windows have one side output each; another name was reported.
                     Some(_) => Some(stream.side_output(1)).filter(|side| side.edge_schema().is_some()),
@@ -96,7 +96,8 @@ impl Builder {
 
     fn finish<T>(&mut self, named: &Named<T>, stream: Stream) {
         let stream = stream.uid(&named.name);
-        let stream = named.uid_was.iter().fold(stream, |stream, earlier| stream.uid_was(&earlier.value));
+        let stream =
+            named.uid_was.iter().fold(stream, |stream, earlier| stream.uid_was(earlier.value.as_str()));
         let stream = match named.parallelism {
             Some(parallelism) => stream.parallelism(parallelism),
             None => stream,

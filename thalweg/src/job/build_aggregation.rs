@@ -8,7 +8,7 @@ use thalweg_operators::expression::{ColumnExpression, did_you_mean};
 use thalweg_operators::keyed_aggregate::KeyedAggregate;
 use thalweg_operators::window::Tumbling;
 
-use crate::config::{Checker, Placed};
+use crate::config::{Checker, Placed, Text};
 
 use super::build_step::{agrees, column_index};
 use super::spec::{self, Named, StepKind, StepSpec};
@@ -44,7 +44,7 @@ pub(super) fn build_aggregation(
 fn apply(
     checker: &Checker<'_>,
     step: &Named<StepSpec>,
-    key_by: &[Placed<String>],
+    key_by: &[Placed<Text>],
     input: &Stream,
     edge: &EdgeSchema,
     factory: impl OperatorFactory + 'static,
@@ -57,7 +57,7 @@ fn apply(
     Some(keyed.apply(factory))
 }
 
-fn read_key(checker: &Checker<'_>, key_by: &[Placed<String>], edge: &EdgeSchema) -> Option<Vec<usize>> {
+fn read_key(checker: &Checker<'_>, key_by: &[Placed<Text>], edge: &EdgeSchema) -> Option<Vec<usize>> {
     let key: Vec<_> = key_by.iter().map(|column| column_index(checker, column, edge)).collect();
     key.into_iter().collect()
 }
@@ -67,12 +67,13 @@ fn read_aggregate(
     spec: &spec::AggregateSpec,
     edge: &EdgeSchema,
 ) -> Option<AggregateSpec> {
-    let Ok(function) = spec.function.parse::<AggregateFunction>() else {
-        let hint = match did_you_mean(&spec.function, AggregateFunction::names()) {
+    let Ok(function) = spec.function.as_str().parse::<AggregateFunction>() else {
+        let near = did_you_mean(spec.function.as_str(), AggregateFunction::names());
+        let hint = match near.filter(|_| !spec.function.is_foreign()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("expected {}", AggregateFunction::names().collect::<Vec<_>>().join(", ")),
         };
-        checker.mistake(&spec.place, format!("there is no aggregate `{}`; {hint}", spec.function));
+        checker.mistake(&spec.text.place, format!("there is no aggregate `{}`; {hint}", spec.function));
         return None;
     };
     let argument = match &spec.argument {
@@ -82,7 +83,7 @@ fn read_aggregate(
             let planned = match expression.plan(&edge.schema) {
                 Ok(planned) => planned,
                 Err(error) => {
-                    checker.mistake(&spec.place, error.to_string());
+                    checker.mistake_in(&spec.text, error);
                     return None;
                 }
             };
@@ -96,7 +97,7 @@ fn read_aggregate(
     let aggregate = AggregateSpec::new(function, argument).alias(&spec.name);
     // Alone, so that a type that does not fit is reported on its own line.
     if let Err(error) = AggregateSet::bind(std::slice::from_ref(&aggregate), edge, 0) {
-        checker.mistake(&spec.place, error.to_string());
+        checker.mistake_in(&spec.text, error);
         return None;
     }
     Some(aggregate)

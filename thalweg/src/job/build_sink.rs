@@ -14,7 +14,7 @@ use thalweg_engine::graph::Stream;
 use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::state::MemoryPlan;
 
-use crate::config::{Checker, Placed};
+use crate::config::{Checker, Placed, Text};
 
 use super::build::edge_of;
 use super::build_format::encoder;
@@ -34,12 +34,12 @@ pub(super) fn build_sink(
     let edge = edge_of(input)?;
     let parts = match &named.spec.kind {
         SinkKind::Print { prefix } => match prefix {
-            Some(prefix) => PrintSink::new().prefix(prefix.clone()).into_parts(),
+            Some(prefix) => PrintSink::new().prefix(prefix.reveal().clone()).into_parts(),
             None => PrintSink::new().into_parts(),
         },
         SinkKind::Blackhole => BlackHole::new().into_parts(),
         SinkKind::File { path, format } => {
-            FileSink::new(path.value.clone(), file_format(format)).into_parts()
+            FileSink::new(path.value.reveal(), file_format(format)).into_parts()
         }
         SinkKind::Kafka(kafka) => {
             check_key(checker, &kafka.key, &edge)?;
@@ -57,7 +57,7 @@ pub(super) fn build_sink(
     Some(input.sink_dyn(parts.factory, parts.committer))
 }
 
-fn check_key(checker: &Checker<'_>, key: &[Placed<String>], edge: &EdgeSchema) -> Option<()> {
+fn check_key(checker: &Checker<'_>, key: &[Placed<Text>], edge: &EdgeSchema) -> Option<()> {
     let known: Vec<_> = key.iter().map(|column| column_index(checker, column, edge)).collect();
     known.iter().all(Option::is_some).then_some(())
 }
@@ -73,17 +73,16 @@ fn file_format(format: &FormatSpec) -> FileSinkFormat {
 }
 
 fn make_kafka(name: &str, spec: &KafkaSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
-    // Nobody knows which settings are secret: all are kept hidden.
     let settings: BTreeMap<_, _> =
-        spec.settings.iter().map(|(name, value)| (name.clone(), Setting::Secret(value.clone()))).collect();
-    let cluster = Cluster { bootstrap: spec.bootstrap_servers.clone(), settings };
+        spec.settings.iter().map(|(name, value)| (name.clone(), Setting::Given(value.clone()))).collect();
+    let cluster = Cluster { bootstrap: spec.bootstrap_servers.reveal().clone(), settings };
     let format = spec.format.clone();
-    let sink = KafkaSink::new(name, cluster, spec.topic.clone(), move || encoder(&format));
+    let sink = KafkaSink::new(name, cluster, spec.topic.as_str(), move || encoder(&format));
     let sink = match client_bytes(memory) {
         Some(bytes) => sink.queue_bytes(bytes),
         None => sink,
     };
-    sink.key(spec.key.iter().map(|column| column.value.clone())).into_parts()
+    sink.key(spec.key.iter().map(|column| column.value.as_str())).into_parts()
 }
 
 fn make_prism(spec: &PrismSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
@@ -91,10 +90,10 @@ fn make_prism(spec: &PrismSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
     let (target, in_flight_bytes) = match &spec.target {
         // Beside the records themselves: what is encoded and sent.
         PrismTargetSpec::Gateway(address) => {
-            (PrismTarget::Gateway(address.clone()), bytes.map(|bytes| bytes / 2))
+            (PrismTarget::Gateway(address.reveal().clone()), bytes.map(|bytes| bytes / 2))
         }
         PrismTargetSpec::Embedded(topology) => {
-            let mut router = RouterConfig::new(topology.clone());
+            let mut router = RouterConfig::new(topology.reveal());
             // The sink's, the router's of the same records, and the brokers' clients' copies.
             let part = bytes.map(|bytes| (bytes / 4).max(ROUTER_BYTES_MIN));
             router.limits.in_flight_bytes = part.unwrap_or(router.limits.in_flight_bytes);
@@ -103,14 +102,14 @@ fn make_prism(spec: &PrismSinkSpec, memory: Option<&MemoryPlan>) -> SinkParts {
     };
     let delivery = if spec.exactly_once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
     let format = spec.format.clone();
-    let mut sink = PrismSink::new(spec.topic.clone(), target, move || encoder(&format))
+    let mut sink = PrismSink::new(spec.topic.as_str(), target, move || encoder(&format))
         .delivery(delivery)
-        .key(spec.key.iter().map(|column| column.value.clone()));
+        .key(spec.key.iter().map(|column| column.value.as_str()));
     if let Some(timestamp) = &spec.timestamp {
-        sink = sink.timestamp(timestamp.value.clone());
+        sink = sink.timestamp(timestamp.value.as_str());
     }
     if let Some(directory) = &spec.staging {
-        sink = sink.staging(directory.clone());
+        sink = sink.staging(directory.reveal());
     }
     if let Some(bytes) = in_flight_bytes {
         sink = sink.in_flight_bytes(bytes);

@@ -27,7 +27,7 @@ pub fn explain(job: &LoadedJob) -> String {
     }
     text.push('\n');
     text.push_str(&job.memory.to_string());
-    text
+    job.masks.apply(&text).into_owned()
 }
 
 fn line(text: &mut String, line: &str) {

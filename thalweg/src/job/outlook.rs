@@ -16,7 +16,7 @@ use super::start::settings;
 pub fn outlook(job: &LoadedJob, store: Option<&str>) -> Result<Option<CarryOver>> {
     let url = match store {
         Some(store) => store_url(store),
-        None => job.spec.settings.checkpoint.store.value.0.clone(),
+        None => job.spec.settings.checkpoint.store.value.reveal().reveal().to_string(),
     };
     // Opening a directory makes it.
     if let Some(directory) = url.strip_prefix("file://")

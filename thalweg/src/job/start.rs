@@ -14,7 +14,7 @@ use crate::run::{Job, RunningJob};
 /// A user error when the store's URL or the graph is wrong; an external one when the store or the
 /// state's directory cannot be used.
 pub fn start(job: LoadedJob, registry: Registry) -> Result<RunningJob> {
-    let LoadedJob { spec, graph, memory, changes } = job;
+    let LoadedJob { spec, graph, memory, changes, .. } = job;
     settings(&spec.settings, changes).metrics(registry).start_planned(graph, &memory)
 }
 
@@ -23,7 +23,7 @@ pub(super) fn settings(spec: &SettingsSpec, changes: AllowedChanges) -> Job {
     let job = Job::new(&spec.name)
         .parallelism(spec.parallelism)
         .memory(spec.memory_bytes)
-        .checkpoints(&spec.checkpoint.store.value.0)
+        .checkpoints(spec.checkpoint.store.value.reveal().reveal())
         .checkpoint_every(spec.checkpoint.interval)
         .restarts(spec.restart.attempts, spec.restart.delay)
         .configure(|config| {
@@ -36,7 +36,7 @@ pub(super) fn settings(spec: &SettingsSpec, changes: AllowedChanges) -> Job {
             }
         });
     match &spec.state_dir {
-        Some(directory) => job.state_directory(directory.clone()),
+        Some(directory) => job.state_directory(directory.reveal()),
         None => job,
     }
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use thalweg::engine::Secret;
 use thalweg::engine::checkpoint::CheckpointStorage;
-use thalweg::engine::checkpoint::azure::{AzureAuth, AzureBlobStorage, AzureConfig, Secret};
+use thalweg::engine::checkpoint::azure::{AzureAuth, AzureBlobStorage, AzureConfig};
 use thalweg::operators::tensor::ReferenceMatrix;
 use thalweg::operators::tensor::thalweg_tensor::random_encoder::RandomEncoder;
 use thalweg_testkit::Azurite;

@@ -13,29 +13,7 @@ use azure_identity::{
 };
 
 use super::redact;
-use crate::{Error, Result};
-
-/// A string that no `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Secret {
-        Secret(secret.into())
-    }
-
-    /// The secret itself, for the request that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<secret>")
-    }
-}
+use crate::{Error, Result, Secret};
 
 /// As whom requests are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +121,7 @@ pub(super) fn connect(
     let mut url = container_url(container, config)?;
     let credential: Option<Arc<dyn TokenCredential>> = match &config.auth {
         AzureAuth::Sas(sas) => {
-            url.set_query(Some(sas.expose().trim_start_matches('?')));
+            url.set_query(Some(sas.reveal().trim_start_matches('?')));
             None
         }
         AzureAuth::WorkloadIdentity { client_id, tenant_id, token_file } => {

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 
-pub use auth::{AzureAuth, AzureConfig, Secret};
+pub use auth::{AzureAuth, AzureConfig};
 
 use super::blocking::block_on;
 use super::layout::{check_path, check_prefix};
