@@ -55,6 +55,7 @@ pub fn check_simulated() -> Result<()> {
         let clock = ManualClock::new(0);
         let kafka = SimulatedKafka::new(Arc::new(clock.clone()), seed);
         let world = InMemory { kafka: kafka.clone(), clock };
+        world.happens(Happening::Returns)?;
         Suite { client: Arc::new(kafka), world: &world }.check().context(|| format!("seed {seed}"))?;
     }
     Ok(())

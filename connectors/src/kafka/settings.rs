@@ -1,7 +1,8 @@
 //! From a cluster of the topology to the settings of a client of librdkafka.
 //!
 //! Any setting of librdkafka passes through, by cluster (F14). Three layers: what suits us, what the
-//! topology says (it wins), and what the source's semantics need (it wins over all). Secrets are resolved here and go nowhere else.
+//! topology says (it wins), and what the source's semantics need (it wins over all). Secrets are
+//! resolved here and go nowhere else.
 
 use rdkafka::ClientConfig;
 use thalweg_engine::{Context, Result};
