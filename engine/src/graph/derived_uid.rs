@@ -58,8 +58,8 @@ pub(super) fn name_nodes(graph: &mut Graph, given: &[bool]) -> Vec<String> {
             Err(error) => errors.push(error.to_string()),
         }
     }
-    for index in 0..graph.nodes.len() {
-        if given[index] || graph.nodes[index].identity.is_some() {
+    for (index, given) in given.iter().enumerate() {
+        if *given || graph.nodes[index].identity.is_some() {
             continue;
         }
         let name = graph.nodes[index].name.clone();
