@@ -21,5 +21,5 @@ pub mod source;
 pub mod state;
 pub mod time;
 
-pub use error::{Blame, Context, Error, Result};
+pub use error::{Blame, Context, Error, ErrorKind, Result};
 pub use secret::{Redaction, Secret};

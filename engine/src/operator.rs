@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
-use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotTask};
+use crate::checkpoint::{
+    CheckpointId, CheckpointStorage, SnapshotFlush, SnapshotPart, SnapshotSite, SnapshotTask,
+};
 use crate::graph::Uid;
 use crate::metrics::MetricGroup;
 use crate::record::{Batch, EdgeSchema, Mode};
@@ -165,8 +167,27 @@ pub trait Operator: Send {
 pub struct OperatorSnapshot {
     /// What is known at once: small state, kept in the manifest itself.
     pub parts: Vec<SnapshotPart>,
-    /// What has to be written and uploaded; runs on a helper thread beside processing.
+    /// What has to be written to the local disk first; runs on a helper thread beside processing.
+    pub flushes: Vec<SnapshotFlush>,
+    /// What has to be uploaded or waited for; runs on a helper thread beside processing.
     pub tasks: Vec<SnapshotTask>,
+}
+
+impl OperatorSnapshot {
+    /// Does all of it on this thread, and answers with the parts.
+    ///
+    /// # Errors
+    /// The first piece's that fails.
+    pub fn make(self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
+        let mut parts = self.parts;
+        for flush in self.flushes {
+            parts.extend(flush(site)?(site)?);
+        }
+        for task in self.tasks {
+            parts.extend(task(site)?);
+        }
+        Ok(parts)
+    }
 }
 
 /// Makes the parallel instances of an operator. One per node of the graph; shared by tasks.

@@ -200,9 +200,9 @@ pub enum ReaderStatus {
     /// More may be there at once: poll again.
     Ready,
     /// Every split was asked, and none has anything now. Poll again when the waker was used, or at
-    /// this processing time.
+    /// this time, by [`ReaderContext::now`].
     Waiting(Option<Micros>),
-    /// The reader takes nothing before this processing time, whatever is there: a limit of its own.
+    /// The reader takes nothing before this time, whatever is there: a limit of its own.
     Paused(Micros),
     /// `no_more_splits` was said and every split is read to its end.
     Finished,
@@ -328,7 +328,8 @@ impl<'a> ReaderContext<'a> {
         self.effects.push(effect);
     }
 
-    /// The processing time now, in microseconds.
+    /// The time now, in microseconds since some moment: for durations. It runs evenly, and does not
+    /// jump when the system's clock is set; it says nothing about the time of day.
     pub fn now(&self) -> Micros {
         self.now
     }

@@ -87,7 +87,7 @@ impl Operator for Manners {
 
     fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
         let list = SnapshotPart::List { name: "seen".into(), items: self.1.clone() };
-        Ok(OperatorSnapshot { parts: vec![list], tasks: Vec::new() })
+        Ok(OperatorSnapshot { parts: vec![list], ..OperatorSnapshot::default() })
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Job {
 
 impl Job {
     /// A job of this name with one task for each chain, 1 GiB of memory, a checkpoint every 10 s,
-    /// and three restarts.
+    /// and as many restarts as it takes.
     pub fn new(name: &str) -> Job {
         Job {
             config: JobConfig::new(name),
@@ -121,9 +121,24 @@ impl Job {
         self
     }
 
-    /// How often failed tasks are restarted, and how long is waited before, in microseconds.
-    pub fn restarts(mut self, attempts: u32, delay: Micros) -> Job {
-        self.config.coordinator.restart = RestartStrategy::FixedDelay { attempts, delay };
+    /// What happens when tasks fail. The default restarts them any number of times, after delays that
+    /// grow from a second to a minute and begin anew after ten healthy minutes. A checkpoint store that
+    /// is away fails no task: checkpoints wait for it, and the job goes on.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    ///
+    /// let tolerant = RestartStrategy::FailureRate { failures: 5, within: 10 * MINUTE, delay: SECOND };
+    /// let job = Job::new("usage").restart(tolerant);
+    /// ```
+    pub fn restart(mut self, strategy: RestartStrategy) -> Job {
+        self.config.coordinator.restart = strategy;
+        self
+    }
+
+    /// So many checkpoints that fail in a row end the job. The default is that no number does.
+    pub fn checkpoint_failures_max(mut self, failures: u32) -> Job {
+        self.config.coordinator.checkpoint_failures_max = Some(failures);
         self
     }
 
@@ -192,6 +207,7 @@ impl Job {
             }),
             Outcome::Fenced { error } => Err(Error::external(error).permanent()),
             Outcome::Refused { error } => Err(Error::user(error)),
+            Outcome::Stuck { error, .. } => Err(Error::user(error)),
             Outcome::Completed | Outcome::Stopped | Outcome::Abandoned => Ok(summary),
         }
     }

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
 use thalweg_engine::checkpoint::log::fresh_nonce;
-use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite, SnapshotTask};
+use thalweg_engine::checkpoint::{Cancellation, CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
-use thalweg_engine::operator::{
-    OpenContext, Operator, OperatorContext, OperatorSnapshot, SubtaskInfo, Waker,
-};
+use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, SubtaskInfo, Waker};
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::sink::Committable;
 use thalweg_engine::state::{KvStore, RestoredState, StateBackend, StoreSite};
@@ -195,7 +193,7 @@ impl SinkSuite<'_> {
 
     /// Snapshots, and runs the snapshot's tasks, as a published checkpoint does.
     fn prepare(&self, sink: &mut Instance, number: u64) -> Result<Vec<Committable>> {
-        let OperatorSnapshot { mut parts, tasks } = sink.operator.snapshot(id(number))?;
+        let snapshot = sink.operator.snapshot(id(number))?;
         let site = SnapshotSite {
             storage: Arc::clone(&sink.storage),
             job_path: "conformance".into(),
@@ -204,13 +202,10 @@ impl SinkSuite<'_> {
             subtask: 0,
             known: Arc::default(),
             scratch: std::env::temp_dir(),
+            cancelled: Cancellation::default(),
         };
-        for task in tasks {
-            let task: SnapshotTask = task;
-            parts.extend(task(&site)?);
-        }
         let mut committables = Vec::new();
-        for part in parts {
+        for part in snapshot.make(&site)? {
             if let SnapshotPart::Committable(committable) = part {
                 let bytes = committable.payload.len();
                 ensure(bytes <= COMMITTABLE_BYTES_MAX, || format!("a committable of {bytes} bytes"))?;
@@ -287,7 +282,7 @@ impl CheckpointStorage for NoStorage {
         Err(refused())
     }
 
-    fn put_file(&self, _path: &str, _local: &std::path::Path) -> Result<u64> {
+    fn put_file(&self, _path: &str, _local: &std::path::Path, _cancelled: &Cancellation) -> Result<u64> {
         Err(refused())
     }
 

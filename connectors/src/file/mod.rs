@@ -173,6 +173,12 @@ impl FilePosition {
     }
 }
 
+/// Brings the names in a directory to disk: a file that is synced may still lose its name.
+fn sync_directory(directory: &Path) -> Result<()> {
+    let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| io_error(directory, "cannot bring its names to disk", error))
+}
+
 /// An error of the file system, with the path.
 fn io_error(path: &Path, what: &str, error: std::io::Error) -> Error {
     Error::external(format!("{}: {what}", path.display())).caused_by(error)

@@ -12,8 +12,8 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use thalweg_engine::{Error, Result};
 
-use super::io_error;
 use super::sink::FileSinkFormat;
+use super::{io_error, sync_directory};
 use crate::format::{EncodedRows, Encoder};
 
 /// The directory, inside the target directory, of files that are not committed.
@@ -124,6 +124,11 @@ impl StagedFile {
             None => {}
         }
         self.file.sync_all().map_err(failed)?;
+        // Its name, too, and that of the staging directory, which may be new.
+        let staging = self.path.parent().unwrap_or(Path::new("."));
+        for directory in [Some(staging), staging.parent()].into_iter().flatten() {
+            sync_directory(directory)?;
+        }
         *writer = None;
         Ok(self.file.metadata().map_err(failed)?.len())
     }

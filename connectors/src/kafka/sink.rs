@@ -229,11 +229,11 @@ impl Operator for Writer {
         open.earlier.push(std::mem::take(&mut open.epoch));
         open.earlier.retain(|epoch| !epoch.is_delivered());
         let (epochs, deliveries) = (open.earlier.clone(), open.deliveries.clone());
-        let wait = move |_: &SnapshotSite| {
-            deliveries.wait(&epochs)?;
+        let wait = move |site: &SnapshotSite| {
+            deliveries.wait(&epochs, &site.cancelled)?;
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(wait)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(wait)], ..OperatorSnapshot::default() })
     }
 }
 

@@ -111,7 +111,7 @@ impl Operator for AtLeastOnceWriter {
             awaiter.wait(ticket, &|| given_up.load(Ordering::Acquire))?;
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(wait)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(wait)], ..OperatorSnapshot::default() })
     }
 
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {

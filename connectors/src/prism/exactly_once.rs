@@ -10,7 +10,7 @@
 //! full, and its input is held back; a barrier still comes through, and room comes with each
 //! segment that was uploaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thalweg_engine::checkpoint::{
@@ -21,6 +21,7 @@ use thalweg_engine::metrics::{Counter, Gauge};
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorSnapshot, Step, SubtaskInfo};
 use thalweg_engine::record::Batch;
 use thalweg_engine::sink::Committable;
+use thalweg_engine::state::LockedDirectory;
 use thalweg_engine::{Error, Result};
 
 use super::row_records::RowRecords;
@@ -46,7 +47,7 @@ struct Open {
     producer: String,
     layout: JobLayout,
     storage: Arc<dyn CheckpointStorage>,
-    directory: PathBuf,
+    directory: Staging,
     staged: Arc<StagedBytes>,
     staging_bytes: u64,
     segment_bytes: u64,
@@ -77,9 +78,6 @@ impl Drop for Open {
         self.filled.clear();
         self.uploads = None;
         self.unconfirmed = Unconfirmed::default();
-        // A segment that is still on its way to the store keeps the directory; it deletes itself,
-        // and an empty directory is left.
-        let _ = std::fs::remove_dir(&self.directory);
     }
 }
 
@@ -171,13 +169,40 @@ impl Open {
     }
 }
 
-fn staging_directory(sink: &PrismSink, cx: &OpenContext<'_>) -> Result<PathBuf> {
+fn staging_directory(sink: &PrismSink, cx: &OpenContext<'_>) -> Result<Staging> {
     let name = format!("prism-{}", cx.info.instance_name());
-    let Some(parent) = sink.staging_directory() else { return cx.backend.scratch(&name) };
-    let directory = parent.join(&name);
-    std::fs::create_dir_all(&directory)
-        .map_err(|error| Error::external(format!("cannot make {}", directory.display())).caused_by(error))?;
-    Ok(directory)
+    match sink.staging_directory() {
+        // A segment that is still on its way to the store keeps its file; it deletes itself.
+        Some(parent) => Ok(Staging::Own(LockedDirectory::create(parent, &name, "prism-")?.keeping_files())),
+        None => Ok(Staging::Scratch(cx.backend.scratch(&name)?)),
+    }
+}
+
+/// The local directory of an instance's segments.
+enum Staging {
+    /// Where the sink was told to; it goes with the instance.
+    Own(LockedDirectory),
+    /// Below the state's, and goes with that at the latest.
+    Scratch(PathBuf),
+}
+
+impl Staging {
+    fn path(&self) -> &Path {
+        match self {
+            Staging::Own(directory) => directory.path(),
+            Staging::Scratch(directory) => directory,
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Staging::Scratch(directory) = self {
+            // A segment that is still on its way to the store keeps the directory; it deletes itself,
+            // and an empty directory is left.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }
 
 impl Operator for ExactlyOnceWriter {
@@ -192,9 +217,11 @@ impl Operator for ExactlyOnceWriter {
         for record in &records {
             let segment = match &mut open.current {
                 Some(segment) => segment,
-                None => {
-                    open.current.insert(OpenSegment::create(&open.directory, open.sequence, &open.staged)?)
-                }
+                None => open.current.insert(OpenSegment::create(
+                    open.directory.path(),
+                    open.sequence,
+                    &open.staged,
+                )?),
             };
             segment.append(record)?;
             open.sequence = segment.next_sequence();
@@ -235,7 +262,7 @@ impl Operator for ExactlyOnceWriter {
         let uid = open.info.uid.clone();
         let upload = move |site: &SnapshotSite| -> Result<Vec<SnapshotPart>> {
             let upload = |prepared: &Prepared| -> Result<SnapshotPart> {
-                let file = prepared.segment.upload(&*site.storage)?;
+                let file = prepared.segment.upload(&*site.storage, &site.cancelled)?;
                 Ok(SnapshotPart::Committable(committable(&uid, &topic, &producer, prepared, file)?))
             };
             prepared.iter().map(upload).collect()

@@ -119,6 +119,7 @@ fn open_azure(_: &Url, _: &StoreOptions) -> Result<Arc<dyn CheckpointStorage>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cancellation;
     use super::*;
 
     fn options() -> StoreOptions {
@@ -147,7 +148,7 @@ mod tests {
         let local = directory.path().join("local");
         std::fs::write(&local, &content).unwrap();
         let storage = open(&format!("file://{}/store", directory.path().display()), &options).unwrap();
-        assert_eq!(storage.put_file("a/b", &local).unwrap(), content.len() as u64);
+        assert_eq!(storage.put_file("a/b", &local, &Cancellation::default()).unwrap(), content.len() as u64);
         assert_eq!(storage.get("a/b").unwrap().unwrap(), content);
     }
 

@@ -48,7 +48,10 @@ impl JobConfig {
             name: name.to_string(),
             parallelism: 1,
             max_parallelism: 128,
-            coordinator: CoordinatorConfig::default(),
+            coordinator: CoordinatorConfig {
+                restart_spread: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
+                ..CoordinatorConfig::default()
+            },
             checkpoints_retained: 2,
             use_older_when_damaged: false,
             changes: AllowedChanges::default(),
@@ -144,17 +147,10 @@ pub fn start(
     registry: Registry,
     bounds: ChannelBounds,
 ) -> Result<JobHandle> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(16)
-        .thread_name("thalweg-background")
-        .enable_all()
-        .build()
-        .map_err(|error| Error::external("cannot start the background threads").caused_by(error))?;
     let clock = Arc::new(SystemClock::default());
     let environment = JobEnvironment {
         clock: clock.clone(),
-        background: Arc::new(ThreadedBackground::new(Arc::new(runtime))),
+        background: Arc::new(ThreadedBackground::new()),
         storage,
         backend,
         registry: registry.clone(),
@@ -186,7 +182,8 @@ fn drive(mut driver: JobDriver, signal: &Signal, clock: &dyn crate::runtime::Clo
                 if !*woken {
                     match until {
                         Some(at) => {
-                            let wait = Duration::from_micros(u64::try_from(at - clock.now()).unwrap_or(0));
+                            let wait =
+                                Duration::from_micros(u64::try_from(at - clock.monotonic()).unwrap_or(0));
                             signal.condition.wait_for(&mut woken, wait);
                         }
                         None => signal.condition.wait(&mut woken),

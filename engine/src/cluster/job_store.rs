@@ -16,7 +16,7 @@ use crate::checkpoint::{
 };
 use crate::graph::{Graph, Uid};
 use crate::time::Micros;
-use crate::{Blame, Error, Result};
+use crate::{Blame, Error, ErrorKind, Result};
 
 /// Deletions that fail one after the other before a round of them is given up: the store is away.
 const DELETE_FAILURES_IN_ROW_MAX: usize = 3;
@@ -191,8 +191,8 @@ impl JobStore {
         for &checkpoint in view.published() {
             match Manifest::read(self.storage.as_ref(), &self.layout, checkpoint) {
                 Ok(manifest) => self.collector.lock().retain(checkpoint, manifest.names(&self.layout)),
-                Err(error) if error.is_retryable() => return Err(error),
-                // Damaged: what it names is not known, so its files stay until the log lets it go.
+                Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+                // What it names is not known, so its files stay until the log lets it go.
                 Err(error) => {
                     tracing::warn!(job = self.config.name, %error, "a published checkpoint cannot be read")
                 }

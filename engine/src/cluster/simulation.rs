@@ -20,7 +20,7 @@ use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
 use crate::runtime::{
-    Background, ChannelBounds, Job, ManualClock, OnPanic, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
+    Background, ChannelBounds, Job, ManualClock, OnPanic, Pool, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
 };
 use crate::state::StateBackend;
 use crate::time::Micros;
@@ -78,7 +78,7 @@ struct SimulatedTask {
 struct Work(Arc<Mutex<Vec<(String, Job)>>>);
 
 impl Background for Work {
-    fn spawn(&self, name: &str, job: Job, _on_panic: OnPanic) {
+    fn spawn(&self, _pool: Pool, name: &str, job: Job, _on_panic: OnPanic) {
         self.0.lock().push((name.to_string(), job));
     }
 }

@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use super::instance::{Effects, Instance};
 use super::scratch::Scratch;
 use super::{HarnessBuilder, HarnessInput, HarnessSnapshot, PendingSnapshot};
-use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest, SnapshotSite};
+use crate::checkpoint::{Cancellation, CheckpointId, CheckpointStorage, Manifest, SnapshotSite};
 use crate::graph::Uid;
 use crate::metrics::Registry;
 use crate::operator::{
@@ -438,11 +438,9 @@ impl OperatorHarness {
                 subtask,
                 known: Arc::new(BTreeMap::new()),
                 scratch: self.site.backend.scratch(&format!("harness-{checkpoint}-{subtask}"))?,
+                cancelled: Cancellation::default(),
             };
-            let mut own = snapshot.parts;
-            for task in snapshot.tasks {
-                own.extend(task(&site)?);
-            }
+            let own = snapshot.make(&site)?;
             if self.identity.is_none() && !own.is_empty() {
                 return Err(Error::internal("the operator adds state to a snapshot, and has no identity"));
             }

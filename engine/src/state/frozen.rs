@@ -26,7 +26,7 @@ use super::op_sink::{OpSink, Target};
 use super::store::KvSnapshotter;
 use super::table::FrozenUnits;
 use super::timer_overlay::TimerOverlay;
-use crate::checkpoint::{CheckpointId, SnapshotPart, SnapshotSite};
+use crate::checkpoint::{CheckpointId, SnapshotPart, SnapshotSite, SnapshotTask};
 use crate::{Context, Error, Result};
 
 /// How far a frozen layer is.
@@ -188,13 +188,13 @@ impl Flush {
         Flush { checkpoint, layer, earlier, progress: Progress::Unclaimed, snapshotter, key_groups, meta }
     }
 
-    /// Writes what was frozen, freezes the store's files, uploads them.
-    pub(super) fn run(mut self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
+    /// Writes what was frozen and freezes the store's files; what is left is to upload them.
+    pub(super) fn run(mut self, site: &SnapshotSite) -> Result<SnapshotTask> {
         loop {
             match self.step(site)? {
                 FlushStep::More => {}
                 FlushStep::Blocked(earlier) => earlier.wait_until_closed(),
-                FlushStep::Linked => return self.upload(site),
+                FlushStep::Linked => return Ok(Box::new(move |site| self.upload(site))),
             }
         }
     }

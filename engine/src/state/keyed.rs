@@ -209,7 +209,10 @@ impl KeyedState {
     /// None in practice.
     pub fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
         let flush = self.freeze(checkpoint)?;
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| flush.run(site))] })
+        Ok(OperatorSnapshot {
+            flushes: vec![Box::new(move |site| flush.run(site))],
+            ..OperatorSnapshot::default()
+        })
     }
 
     pub(super) fn freeze(&mut self, checkpoint: CheckpointId) -> Result<Flush> {

@@ -17,7 +17,7 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// None yet, at processing time `now`.
+    /// None yet, at `now`.
     pub fn new(now: Micros) -> Self {
         Silence { lasted: 0, asked_at: now }
     }

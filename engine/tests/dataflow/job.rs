@@ -395,7 +395,7 @@ impl Operator for LedgerWriter {
         let stage = move |site: &SnapshotSite| -> Result<Vec<SnapshotPart>> {
             sealed.iter().map(|sealed| sealed.stage(site)).collect()
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(stage)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(stage)], ..OperatorSnapshot::default() })
     }
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.prepared.remove(&checkpoint);

@@ -98,7 +98,7 @@ impl Operator for Panics {
             own.reached(Place::Upload);
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(upload)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(upload)], ..OperatorSnapshot::default() })
     }
 }
 

@@ -41,8 +41,7 @@ impl Site {
     /// A job in Rust that is started here.
     pub fn job(&self, name: &str, parallelism: u32) -> Job {
         let job = Job::new(name).parallelism(parallelism).checkpoints(&self.store());
-        let job = job.checkpoint_every(10 * MILLI);
-        job.configure(|config| config.coordinator.checkpoint_failures_max = u32::MAX)
+        job.checkpoint_every(10 * MILLI)
     }
 
     /// The same of a job file.
@@ -50,7 +49,6 @@ impl Site {
         let checkpoint = &mut job.spec.settings.checkpoint;
         checkpoint.interval = 10 * MILLI;
         checkpoint.store.value = store_url(&self.store());
-        checkpoint.failures_tolerated = Some(1_000_000);
     }
 
     /// What the sink of this name has collected, over all runs.

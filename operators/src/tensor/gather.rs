@@ -122,6 +122,10 @@ impl Gather {
     /// Cuts what has waited long enough.
     pub(super) fn due(&mut self, now: Micros, cuts: &mut Vec<Cut>) {
         let delay = self.batching.delay_micros();
+        for bucket in &mut self.buckets {
+            // The clock was set back: nobody waits longer than from now on.
+            bucket.since = bucket.since.min(now);
+        }
         let due = self.buckets.iter_mut().filter(|bucket| bucket.rows > 0 && bucket.since + delay <= now);
         let first = cuts.len();
         cuts.extend(due.filter_map(Bucket::cut));

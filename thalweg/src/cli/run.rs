@@ -163,6 +163,10 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
             eprintln!("error: job {name}: {}", masks.apply(error));
             Exit::Failed
         }
+        (Outcome::Stuck { error, .. }, _) => {
+            eprintln!("error: job {name}: {error}");
+            Exit::Stuck
+        }
     };
     let counts = Counts {
         read: total_of(registry, "rows_out_total", &sources),
@@ -198,6 +202,7 @@ fn summary_text(name: &str, summary: &JobSummary, counts: Counts, resident: Opti
         Outcome::Failed { .. } => "failed",
         Outcome::Fenced { .. } => "taken over by a newer run",
         Outcome::Refused { .. } => "refused",
+        Outcome::Stuck { .. } => "ended without tasks that did not return",
     };
     if let (Outcome::Completed, Some(StartedFrom { checkpoint, is_finished: true }), 0) =
         (&summary.outcome, summary.started_from, counts.read)
@@ -214,11 +219,13 @@ fn summary_text(name: &str, summary: &JobSummary, counts: Counts, resident: Opti
         count => format!(", {count} records not decoded"),
     };
     let restarts = summary.restarts;
+    // What was counted before a restart went with the tasks that counted it.
+    let since = if restarts > 0 { " since the last restart" } else { "" };
     let memory = resident.map_or_else(String::new, |resident| {
         format!(", at most {} MiB of memory", resident.most.div_ceil(1 << 20))
     });
     format!(
-        "job {name}: {how} in {seconds:.1} s; {read} rows read{undecoded}, {written} rows written, \
+        "job {name}: {how} in {seconds:.1} s; {read} rows read{undecoded}, {written} rows written{since}, \
          {restarts} restarts{memory}"
     )
 }

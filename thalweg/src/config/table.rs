@@ -46,8 +46,13 @@ impl<'a> Table<'a> {
     /// What the key `kind` says. Without a kind nobody can say which other keys are unknown, so all
     /// are taken for known ones.
     pub fn kind<T: Clone>(&self, kinds: &[(&str, T)]) -> Option<T> {
+        self.word("kind", kinds)
+    }
+
+    /// What a key says that decides which other keys there are; see [`Table::kind`].
+    pub fn word<T: Clone>(&self, key: &str, kinds: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
-        let kind = self.required("kind", &one_of(&names)).and_then(|node| self.checker.choice(node, kinds));
+        let kind = self.required(key, &one_of(&names)).and_then(|node| self.checker.choice(node, kinds));
         if kind.is_none() {
             self.known.borrow_mut().extend(self.entries.iter().map(|entry| entry.key.clone()));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use thalweg_engine::cluster::RestartStrategy;
 use thalweg_engine::graph::{Graph, Node, NodeKind, Partitioner, Plan, PlannedChain, PlannedEdge};
 use thalweg_engine::operator::OutputIndex;
 use thalweg_engine::record::{EdgeSchema, Mode};
@@ -52,11 +53,27 @@ fn settings(text: &mut String, spec: &SettingsSpec) {
             checkpoint.retain
         ),
     );
-    let restart = match spec.restart.attempts {
-        0 => "none".to_string(),
-        attempts => format!("at most {attempts} times, {} apart", show_duration(spec.restart.delay)),
-    };
-    line(text, &format!("  restarts       {restart}"));
+    line(text, &format!("  restarts       {}", restarts(&spec.restart)));
+}
+
+fn restarts(strategy: &RestartStrategy) -> String {
+    match *strategy {
+        RestartStrategy::None => "none".to_string(),
+        RestartStrategy::FixedDelay { attempts, delay } => {
+            format!("at most {attempts} times, {} apart", show_duration(delay))
+        }
+        RestartStrategy::ExponentialDelay { initial, max, reset_after, attempts } => {
+            let often =
+                attempts.map_or_else(|| "any number".to_string(), |most| format!("at most {most} in a row"));
+            let [initial, max, reset_after] = [initial, max, reset_after].map(show_duration);
+            format!(
+                "{often}, {initial} to {max} apart, from {initial} again after {reset_after} without a failure"
+            )
+        }
+        RestartStrategy::FailureRate { failures, within, delay } => {
+            format!("at most {failures} within {}, {} apart", show_duration(within), show_duration(delay))
+        }
+    }
 }
 
 fn chain(text: &mut String, job: &LoadedJob, plan: &Plan, index: usize, planned: &PlannedChain) {

@@ -22,6 +22,7 @@ mod outlook;
 mod read;
 mod read_format;
 mod read_generator;
+mod read_restart;
 mod read_sink;
 mod read_source;
 mod read_step;

@@ -4,9 +4,9 @@ use crate::config::{Checker, FilePath, Node, Place, Placed, Secret, Table, Text,
 use crate::run::MEMORY_BYTES_DEFAULT;
 use thalweg_engine::graph::Uid;
 
+use super::read_restart::read_restart;
 use super::spec::{
-    CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, RestartSpec, SettingsSpec, StoreUrl, shown_url,
-    store_url,
+    CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, SettingsSpec, StoreUrl, shown_url, store_url,
 };
 use super::{read_sink, read_source, read_step};
 
@@ -17,8 +17,6 @@ const MAX_PARALLELISM_DEFAULT: u32 = 128;
 const CHECKPOINT_INTERVAL_DEFAULT: i64 = 10_000_000;
 /// More often than this a checkpoint is a mistake of units.
 const CHECKPOINT_INTERVAL_MIN: i64 = 10_000;
-const RESTART_ATTEMPTS_DEFAULT: u32 = 3;
-const RESTART_DELAY_DEFAULT: i64 = 1_000_000;
 
 /// Reads a job. After mistakes it answers `None`, or a specification with gaps; ask the checker.
 pub fn read_job(checker: &Checker<'_>, root: &Node, file: &str) -> Option<JobSpec> {
@@ -181,29 +179,6 @@ fn read_store_url(checker: &Checker<'_>, text: &Text) -> Result<StoreUrl, String
 /// The store that `whole` makes of what was written.
 fn store_at(text: &Text, whole: impl FnOnce(&str) -> String) -> StoreUrl {
     text.map(|url| Secret::new(whole(url)), |url| url.reveal().to_string()).shown_as(shown_url)
-}
-
-fn read_restart(table: &Table<'_>) -> RestartSpec {
-    let checker = table.checker();
-    let mut spec = RestartSpec { attempts: RESTART_ATTEMPTS_DEFAULT, delay: RESTART_DELAY_DEFAULT };
-    let Some(table) = table.optional("restart").and_then(|node| checker.table(node)) else {
-        return spec;
-    };
-    let none = table
-        .required("strategy", "`fixed_delay` or `none`")
-        .and_then(|node| checker.choice(node, &[("fixed_delay", false), ("none", true)]));
-    if none == Some(true) {
-        table.finish();
-        return RestartSpec { attempts: 0, delay: 0 };
-    }
-    if let Some(attempts) = table.integer("attempts", 0..=1_000_000_000) {
-        spec.attempts = attempts as u32;
-    }
-    if let Some(delay) = table.duration("delay") {
-        spec.delay = delay;
-    }
-    table.finish();
-    spec
 }
 
 /// Reads a table of the user's own names. `expected` is empty for a section that may be missing.

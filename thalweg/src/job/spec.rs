@@ -3,6 +3,7 @@
 use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_connectors::generator::Generate;
 use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
+use thalweg_engine::cluster::RestartStrategy;
 
 use crate::config::{FilePath, Guarded, Place, Placed, Secret, Text};
 
@@ -57,7 +58,7 @@ pub struct SettingsSpec {
     /// `checkpoint`.
     pub checkpoint: CheckpointSpec,
     /// `restart`.
-    pub restart: RestartSpec,
+    pub restart: RestartStrategy,
     /// `state_dir`: where RocksDB keeps its files; a temporary directory when not given.
     pub state_dir: Option<FilePath>,
 }
@@ -73,7 +74,7 @@ pub struct CheckpointSpec {
     pub retain: u32,
     /// `on_damaged`.
     pub on_damaged: OnDamaged,
-    /// `failures_tolerated`: failed checkpoints in a row before the job fails; `None`: any number.
+    /// `failures_tolerated`: failed checkpoints in a row that the job outlives; `None`: any number.
     pub failures_tolerated: Option<u32>,
 }
 
@@ -106,15 +107,6 @@ pub enum OnDamaged {
     Fail,
     /// Tries the next older checkpoint.
     Older,
-}
-
-/// `restart`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RestartSpec {
-    /// How many times; 0 for `strategy: none`.
-    pub attempts: u32,
-    /// How long to wait before each, in microseconds.
-    pub delay: i64,
 }
 
 /// A column of a schema.

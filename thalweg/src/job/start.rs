@@ -25,15 +25,14 @@ pub(super) fn settings(spec: &SettingsSpec, changes: AllowedChanges) -> Job {
         .memory(spec.memory_bytes)
         .checkpoints(spec.checkpoint.store.value.reveal().reveal())
         .checkpoint_every(spec.checkpoint.interval)
-        .restarts(spec.restart.attempts, spec.restart.delay)
+        .restart(spec.restart.clone())
         .configure(|config| {
             config.max_parallelism = spec.max_parallelism;
             config.changes = changes;
             config.checkpoints_retained = spec.checkpoint.retain;
             config.use_older_when_damaged = spec.checkpoint.on_damaged == OnDamaged::Older;
-            if let Some(tolerated) = spec.checkpoint.failures_tolerated {
-                config.coordinator.checkpoint_failures_max = tolerated.saturating_add(1);
-            }
+            config.coordinator.checkpoint_failures_max =
+                spec.checkpoint.failures_tolerated.map(|tolerated| tolerated.saturating_add(1));
         });
     match &spec.state_dir {
         Some(directory) => job.state_directory(directory.reveal()),

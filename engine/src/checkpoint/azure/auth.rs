@@ -51,8 +51,8 @@ pub struct AzureConfig {
     pub auth: AzureAuth,
     /// Makes the container when it is not there. Default false.
     pub create_container: bool,
-    /// The longest one try of one small request may take; files get more by their length.
-    /// Default 30 s.
+    /// How long a request may stand still before it is tried again; a file goes in many requests and
+    /// takes as long as they move. Default 30 s.
     pub timeout: Duration,
     /// How often a request is tried. Default 5.
     pub tries: u32,

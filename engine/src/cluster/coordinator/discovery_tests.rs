@@ -72,7 +72,7 @@ impl Bench {
         };
         let role = TaskRole { id: task(0), source: Some(uid()), uids: vec![uid()] };
         let source = SourceRole { source: Arc::new(Discovered), parallelism: 1, discovers: true };
-        let coordinator = Coordinator::new(config, 1, vec![role], BTreeMap::from([(uid(), source)]));
+        let coordinator = Coordinator::new(0, config, 1, vec![role], BTreeMap::from([(uid(), source)]));
         Bench { coordinator, attempt: 0 }
     }
 

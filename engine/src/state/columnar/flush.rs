@@ -9,7 +9,7 @@ use super::frozen_rows::FrozenRows;
 use super::key::{EncodedKeys, KeyCodec, StoreKeys};
 use super::layout::{KEY, Layout, WordKind};
 use super::slot_state::RowWrite;
-use crate::checkpoint::{SnapshotPart, SnapshotSite};
+use crate::checkpoint::{SnapshotPart, SnapshotSite, SnapshotTask};
 use crate::state::{Family, KeyGroupRange, KvOp, KvSnapshotter};
 use crate::time::Micros;
 use crate::{Error, Result};
@@ -142,7 +142,7 @@ impl RowWriter {
         let mut rest = match value.split_first() {
             Some((&VALUE_VERSION, rest)) => rest,
             Some((version, _)) => {
-                return Err(Error::external(format!("stored row has unknown version {version}")).permanent());
+                return Err(Error::damaged(format!("stored row has unknown version {version}")));
             }
             None => return Err(damaged()),
         };
@@ -234,8 +234,8 @@ pub(super) struct FrozenState {
 }
 
 impl FrozenState {
-    /// Writes the rows, takes the snapshot, uploads it. On a helper thread.
-    pub(super) fn run(self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
+    /// Writes the rows and takes the snapshot; what is left is to upload it. On a helper thread.
+    pub(super) fn run(self, site: &SnapshotSite) -> Result<SnapshotTask> {
         let FrozenState { rows, arena, writer, mut snapshotter, key_groups, meta, promise } = self;
         rows.for_shares(SHARE_ROWS, |rows, writes| {
             writer.for_shares(&arena, rows, writes, |ops| snapshotter.write(ops))
@@ -246,6 +246,6 @@ impl FrozenState {
         let frozen = snapshotter.freeze(site);
         promise.settle(Progress::Written);
         frozen?;
-        Ok(vec![SnapshotPart::Keyed(snapshotter.upload(site, key_groups, meta)?)])
+        Ok(Box::new(move |site| Ok(vec![SnapshotPart::Keyed(snapshotter.upload(site, key_groups, meta)?)])))
     }
 }

@@ -373,7 +373,10 @@ impl ColumnarState {
             meta: self.meta.clone(),
             promise,
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| frozen.run(site))] })
+        Ok(OperatorSnapshot {
+            flushes: vec![Box::new(move |site| frozen.run(site))],
+            ..OperatorSnapshot::default()
+        })
     }
 
     /// Waits for the helper when it may: nothing is evicted meanwhile, and memory has a bound.

@@ -11,8 +11,8 @@ use super::super::*;
 use super::faulty::FaultyBackend;
 use crate::Result;
 use crate::checkpoint::{
-    CheckpointId, CheckpointStorage, FileHandle, KeyedHandle, MemoryStorage, SnapshotPart, SnapshotSite,
-    SnapshotTask,
+    Cancellation, CheckpointId, CheckpointStorage, FileHandle, KeyedHandle, MemoryStorage, SnapshotPart,
+    SnapshotSite, SnapshotTask,
 };
 use crate::graph::Uid;
 use crate::metrics::Registry;
@@ -116,7 +116,8 @@ impl Site {
         let site = self.next_checkpoint(keyed);
         let mut snapshot = keyed.snapshot(site.checkpoint).unwrap();
         assert!(snapshot.parts.is_empty());
-        (snapshot.tasks.pop().unwrap(), site)
+        let flush = snapshot.flushes.pop().unwrap();
+        (Box::new(move |site| flush(site)?(site)), site)
     }
 
     /// A barrier: answers the helper, to be driven step by step.
@@ -137,6 +138,7 @@ impl Site {
             subtask: owned.first,
             known: Arc::new(self.known.clone()),
             scratch: self.backend.scratch(&format!("{checkpoint}-{}", owned.first)).unwrap(),
+            cancelled: Cancellation::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, StringViewArray, UInt64Array};
 use arrow::datatypes::DataType;
 
 use super::super::*;
-use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotSite};
+use crate::checkpoint::{Cancellation, CheckpointId, CheckpointStorage, SnapshotSite};
 use crate::graph::Uid;
 use crate::metrics::MetricGroup;
 use crate::operator::{OpenContext, OperatorSnapshot, SubtaskInfo, Waker};
@@ -103,11 +103,8 @@ impl Site {
             subtask: 0,
             known: Arc::default(),
             scratch: self.backend.scratch(&format!("columnar-{checkpoint}")).unwrap(),
+            cancelled: Cancellation::default(),
         };
-        let mut parts = Vec::new();
-        for task in snapshot.tasks {
-            parts.extend(task(&site)?);
-        }
-        Ok(RestoredState { parts })
+        Ok(RestoredState { parts: snapshot.make(&site)? })
     }
 }
