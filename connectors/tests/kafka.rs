@@ -12,6 +12,8 @@ mod copies;
 mod decoding;
 #[path = "kafka/driver.rs"]
 mod driver;
+#[path = "kafka/failing.rs"]
+mod failing;
 #[path = "kafka/federated.rs"]
 mod federated;
 #[path = "kafka/jobs.rs"]
@@ -20,6 +22,8 @@ mod jobs;
 mod outage;
 #[path = "kafka/recreated.rs"]
 mod recreated;
+#[path = "kafka/restarts.rs"]
+mod restarts;
 #[path = "kafka/sink.rs"]
 mod sink;
 #[path = "sink_bench/mod.rs"]

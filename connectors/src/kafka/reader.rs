@@ -219,16 +219,26 @@ impl FederatedReader {
             .range::<String, _>((std::ops::Bound::Excluded(self.served.clone()), std::ops::Bound::Unbounded));
         let up_to = self.clusters.range::<String, _>(..=self.served.clone());
         let turn: Vec<String> = after.chain(up_to).map(|(name, _)| name.clone()).collect();
+        let mut asked = Vec::new();
         for name in turn {
-            if self.read_cluster(&name, cx)? {
+            if self.read_cluster(&name, &mut asked, cx)? {
                 self.served = name;
+                // A reader that waits says so of all its splits by that, and leaves nothing to do.
+                if !asked.is_empty() {
+                    cx.effect(ReaderEffect::Asked(asked));
+                }
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn read_cluster(&mut self, name: &str, cx: &mut ReaderContext<'_>) -> Result<bool> {
+    fn read_cluster(
+        &mut self,
+        name: &str,
+        asked: &mut Vec<SplitId>,
+        cx: &mut ReaderContext<'_>,
+    ) -> Result<bool> {
         let Some(cluster) = self.clusters.get_mut(name) else {
             return Ok(false);
         };
@@ -254,7 +264,7 @@ impl FederatedReader {
         if fetch.asked_all
             && let Some(cluster) = self.clusters.get(name)
         {
-            cx.effect(ReaderEffect::Asked(cluster.asked().cloned().collect()));
+            asked.extend(cluster.asked().cloned());
         }
         Ok(fetch.messages > 0)
     }

@@ -61,7 +61,8 @@ fn of_cluster(job: &JobHandle, name: &str, cluster: &str) -> i64 {
     of.map(|(_, value)| value).sum()
 }
 
-fn values(collected: &Collected) -> Vec<String> {
+/// The values that count, sorted.
+pub fn values(collected: &Collected) -> Vec<String> {
     let mut values = Vec::new();
     for batch in collected.batches() {
         values.extend(batch.column(0).as_string_view().iter().flatten().map(String::from));
