@@ -24,6 +24,8 @@ mod outage;
 mod recreated;
 #[path = "kafka/restarts.rs"]
 mod restarts;
+#[path = "kafka/simulated.rs"]
+mod simulated;
 #[path = "kafka/sink.rs"]
 mod sink;
 #[path = "sink_bench/mod.rs"]
