@@ -39,7 +39,10 @@ pub(super) enum Stored {
 
 /// What happens to a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "some happen to 64 slots at once; tests hold that to the table"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "some happen to 64 slots at once; tests hold that to the table")
+)]
 pub(super) enum Event {
     /// A key takes the slot; the store is not known to have it.
     Insert,
