@@ -10,6 +10,9 @@ use crate::config::Masks;
 
 /// The variable that says what is logged.
 const FILTER_VARIABLE: &str = "THALWEG_LOG";
+/// What is logged unless somebody says otherwise. The Azure client says every attempt of a request
+/// that fails; the engine says the same once a minute.
+const FILTER: &str = "info,typespec_client_core=warn";
 
 /// Starts logging, once per process.
 ///
@@ -18,7 +21,7 @@ const FILTER_VARIABLE: &str = "THALWEG_LOG";
 pub fn start(format: LogFormat, filter: Option<&str>, masks: &Masks) -> Result<(), String> {
     let text = match filter {
         Some(filter) => filter.to_string(),
-        None => std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| "info".to_string()),
+        None => std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| FILTER.to_string()),
     };
     let filter = EnvFilter::try_new(&text).map_err(|error| format!("log filter `{text}`: {error}"))?;
     let masks = masks.clone();

@@ -68,8 +68,13 @@ impl Running {
     /// Waits until a metric is at least `least`.
     pub fn wait_for(&self, metric: &str, least: i64) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.metric(metric) < least {
-            assert!(Instant::now() < deadline, "{metric} below {least} for a minute");
+        loop {
+            let value = self.metric(metric);
+            if value >= least {
+                return;
+            }
+            let log = || self.seen.lock().unwrap().clone();
+            assert!(Instant::now() < deadline, "{metric} at {value}, not {least}, for a minute:\n{}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -18,8 +18,9 @@ sources:
 sinks:
   files: {kind: file, input: numbers, path: out, format: json}
 ";
-/// More failures in a row than any built-in number of them.
-const FAILURES: i64 = 11;
+/// A hundred intervals between checkpoints. Failures are not waited for: while a publication is in
+/// doubt no other checkpoint begins.
+const AWAY_US: i64 = 20_000_000;
 const BOUND: Duration = Duration::from_secs(120);
 
 /// Azurite behind a proxy, with a container.
@@ -48,9 +49,8 @@ fn h6_a_store_that_is_away_for_a_while_stops_checkpoints_and_not_the_job() {
 
     proxy.set(ProxyMode::Refuse).unwrap();
     let gone = Instant::now();
-    running.wait_for("checkpoints_failed_total", FAILURES);
-    let age = running.metric("last_checkpoint_age_us");
-    assert!(age >= (gone.elapsed() / 2).as_micros() as i64, "{age} us old");
+    running.wait_for("last_checkpoint_age_us", AWAY_US);
+    assert!(gone.elapsed().as_micros() as i64 >= AWAY_US / 2, "gone for {:?}", gone.elapsed());
     let rows = running.metric("rows_in_total");
     running.wait_for("rows_in_total", rows + 1);
     assert!(running.runs());
@@ -63,6 +63,7 @@ fn h6_a_store_that_is_away_for_a_while_stops_checkpoints_and_not_the_job() {
     assert_eq!(exit, Some(143), "{log}");
     let said = log.matches("a checkpoint failed; the job goes on").count() as u64;
     assert!(said <= 1 + gone.elapsed().as_secs() / 60, "said {said} times\n{log}");
+    assert!(!log.contains("Failed response"), "the client says every attempt\n{log}");
     let mut ids: Vec<_> =
         rows_of(&directory.path().join("out")).iter().map(|row| row["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();
