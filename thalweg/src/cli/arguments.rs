@@ -19,7 +19,8 @@ pub struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
     /// What is logged: a level, or levels by module (`info,thalweg_engine=debug`). The default is
-    /// the environment variable THALWEG_LOG, or `info`.
+    /// the environment variable THALWEG_LOG, or `info` without what the Azure client says of each
+    /// attempt.
     #[arg(long, global = true, value_name = "FILTER")]
     pub log: Option<String>,
 }
