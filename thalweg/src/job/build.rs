@@ -87,7 +87,8 @@ impl Builder {
                 let stream = self.streams.get(&input.from)?;
                 match input.output.as_deref() {
                     None => Some(stream.clone()),
-                    // Sources and windows have one side output each; another name was reported.
+                    Some("ahead") => Some(stream.ahead()).filter(|side| side.edge_schema().is_some()),
+                    // Beside that each has one side output; another name was reported.
                     Some(_) => Some(stream.side_output(1)).filter(|side| side.edge_schema().is_some()),
                 }
             })
