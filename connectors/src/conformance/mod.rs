@@ -5,6 +5,7 @@
 
 #[cfg(feature = "kafka")]
 pub mod kafka_client;
+pub mod restarts;
 pub mod sink;
 pub mod source;
 

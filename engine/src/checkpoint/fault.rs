@@ -69,6 +69,8 @@ pub enum Fault {
     FailBefore,
     /// It takes effect, and fails all the same: an answer that was lost.
     FailAfter,
+    /// It is refused, as by a 403, and has no effect: the same call will be refused again.
+    Refuse,
 }
 
 /// Decides a call's fate.
@@ -124,6 +126,9 @@ impl FaultyStorage {
             Fault::None => work(),
             Fault::FailBefore => Err(failed()),
             Fault::FailAfter => work().and_then(|_| Err(failed())),
+            Fault::Refuse => {
+                Err(Error::external(format!("{operation:?} {path}: injected refusal (403)")).permanent())
+            }
         }
     }
 }

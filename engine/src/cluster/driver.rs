@@ -233,6 +233,11 @@ impl JobDriver {
         self.coordinator.as_ref().map_or(0, Coordinator::restarts)
     }
 
+    /// The newest checkpoint that is published.
+    pub fn last_published(&self) -> Option<CheckpointId> {
+        self.coordinator.as_ref().and_then(Coordinator::last_published)
+    }
+
     /// The checkpoint that the job was started from.
     pub fn started_from(&self) -> Option<StartedFrom> {
         self.started_from.flatten()

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use thalweg_engine::checkpoint::{CheckpointId, MemoryStorage};
-use thalweg_engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
+use thalweg_engine::cluster::{
+    CrashAt, JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate,
+};
 use thalweg_engine::graph::{Environment, Graph, Partitioner, Stream};
 use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema, time_type};
@@ -217,7 +219,7 @@ fn nothing_is_late(job: impl Fn(&mut SeededOrder, &ManualClock, &Seen) -> (Graph
         config.coordinator.checkpoint_interval = 20 * MILLI;
         let setup = SimulationSetup {
             seed: order.next_u64(),
-            crash_at: None,
+            faults: Box::new(CrashAt(None)),
             steps_max: 400_000,
             clock,
             storage: Arc::new(MemoryStorage::default()),
