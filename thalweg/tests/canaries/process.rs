@@ -148,3 +148,42 @@ fn f14_a_running_job_logs_prints_serves_and_writes_no_canary() {
         assert!(is_given || !contains(&content, "hush-secret"), "a secret is in {path}");
     }
 }
+#[test]
+fn f14_a_client_that_refuses_its_settings_does_not_repeat_them() {
+    let topology = |setting: &str| {
+        format!(
+            "version: 1\nclusters:\n  east: {{ bootstrap: '127.0.0.1:1', settings: {{ {setting} }} }}\n\
+             topics:\n  events: [east]\n"
+        )
+    };
+    let made = "made: {kind: generator, rows: 10, columns: {id: sequence}}";
+    let sink = |sink: &str| {
+        format!("job: j\nsources:\n  {made}\nsinks:\n  out: {{{sink}, input: made, format: json}}\n")
+    };
+    let broker =
+        "kind: kafka, topic: events, bootstrap_servers: '127.0.0.1:1', settings: {sasl.pasword: '${HUSH}'}";
+    let jobs = [
+        ("sink", sink(broker), ""),
+        (
+            "router",
+            sink("kind: prism, topic: events, topology: topology.yaml"),
+            "sasl.pasword: { env: HUSH }",
+        ),
+        (
+            "router",
+            sink("kind: prism, topic: events, topology: topology.yaml"),
+            "sasl.mechanism: hush-canary",
+        ),
+    ];
+    for (name, job, setting) in jobs {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("job.yaml"), &job).unwrap();
+        std::fs::write(directory.path().join("topology.yaml"), topology(setting)).unwrap();
+        let mut command = thalweg(directory.path(), &["--log", "trace", "run", "job.yaml"]);
+        let output = command.env("HUSH", "hush-canary").output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).to_lowercase();
+        assert_ne!(output.status.code(), Some(0), "{name}: {said}");
+        assert!(said.contains("sasl."), "{name} does not say which setting: {said}");
+        assert!(!said.contains("hush"), "{name}: {said}");
+    }
+}
