@@ -237,6 +237,7 @@ impl FederatedReader {
         cluster.flowing = fetch.records > 0;
         let gathered = self.gathering.finish(&cluster.splits)?;
         cluster.metrics.bad_records.add(gathered.bad);
+        cluster.metrics.tombstones_dropped.add(gathered.tombstones);
         if was_away != cluster.is_away() || fetch.moved {
             self.tell_activity(cx);
         }
