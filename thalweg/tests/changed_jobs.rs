@@ -120,7 +120,7 @@ fn after_first() -> Arc<MemoryStorage> {
 
 /// What is in the store: a job that claims it, or writes to it, changes that.
 fn names(store: &MemoryStorage) -> Vec<String> {
-    store.list("changed").unwrap().into_iter().map(|object| object.path).collect()
+    store.list("changed/").unwrap().into_iter().map(|object| object.path).collect()
 }
 
 /// Each is refused, names the operator, says what it was and is, and leaves the store as it was.
