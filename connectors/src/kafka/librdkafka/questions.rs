@@ -32,11 +32,36 @@ fn milliseconds(time: Duration) -> c_int {
     c_int::try_from(time.as_millis()).unwrap_or(c_int::MAX)
 }
 
-/// A topic as the cluster has it now.
+/// A topic as the cluster has it now; without its id where brokers cannot be asked for that, as
+/// those of librdkafka's mock cluster.
 ///
 /// # Errors
-/// An external error when no broker answers within `timeout`.
+/// An external error when no broker answers within `timeout` to either of two questions.
 pub(super) fn topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<TopicMetadata> {
+    match describe_topic(client, topic, timeout) {
+        Ok(present @ TopicMetadata::Present { .. }) => Ok(present),
+        other => listed(client, topic, timeout).map_or(other, Ok),
+    }
+}
+
+/// A topic with its partitions as every version of the protocol lists them.
+fn listed<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Option<TopicMetadata> {
+    let metadata = client.fetch_metadata(Some(topic), timeout).ok()?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())?;
+    let partition = |partition: &rdkafka::metadata::MetadataPartition| PartitionMetadata {
+        number: partition.id(),
+        leader: Some(partition.leader()).filter(|leader| *leader >= 0),
+    };
+    let partitions: Vec<_> = found.partitions().iter().map(partition).collect();
+    (!partitions.is_empty()).then_some(TopicMetadata::Present { id: None, partitions })
+}
+
+/// A topic with its id (KIP-516).
+fn describe_topic<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     timeout: Duration,
