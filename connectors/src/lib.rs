@@ -24,3 +24,6 @@ pub mod vec;
 mod deal;
 mod epochs;
 mod position;
+mod secret;
+
+pub use secret::Secret;

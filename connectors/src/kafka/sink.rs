@@ -16,7 +16,6 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
-use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 use super::deliveries::{Deliveries, DeliveryContext, Epoch};
@@ -99,12 +98,8 @@ impl OperatorFactory for KafkaSink {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        RecordKeys::new(&input.schema, &self.key)?.check(input)?;
+        RecordKeys::new(&input.schema, &self.key)?;
         Ok(Vec::new())
-    }
-
-    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
-        None
     }
 
     fn describe(&self) -> String {
@@ -229,11 +224,11 @@ impl Operator for Writer {
         open.earlier.push(std::mem::take(&mut open.epoch));
         open.earlier.retain(|epoch| !epoch.is_delivered());
         let (epochs, deliveries) = (open.earlier.clone(), open.deliveries.clone());
-        let wait = move |site: &SnapshotSite| {
-            deliveries.wait(&epochs, &site.cancelled)?;
+        let wait = move |_: &SnapshotSite| {
+            deliveries.wait(&epochs)?;
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { tasks: vec![Box::new(wait)], ..OperatorSnapshot::default() })
+        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(wait)] })
     }
 }
 

@@ -29,9 +29,7 @@ const LANES: usize = 4;
 /// A batch is sent when it holds so many records, or there are no more.
 const BATCH_RECORDS: usize = 4096;
 /// A batch holds at most so many bytes, or one record.
-const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Batches that are under way are encoded: all of them take at most this part of the outbox's bytes.
-const ENCODED_PART: usize = 4;
+const BATCH_BYTES: usize = 1 << 20;
 /// The first wait before a batch is tried again.
 const BACKOFF: Duration = Duration::from_millis(20);
 /// The longest one.
@@ -68,7 +66,6 @@ struct Shared {
     topic: String,
     publisher: Publisher,
     bytes_max: usize,
-    batch_bytes: usize,
     state: Mutex<State>,
     changed: Condvar,
     work: [Notify; LANES],
@@ -99,7 +96,6 @@ impl Outbox {
             topic: topic.to_owned(),
             publisher,
             bytes_max,
-            batch_bytes: (bytes_max / (ENCODED_PART * LANES)).min(BATCH_BYTES_MAX),
             state: Mutex::default(),
             changed: Condvar::new(),
             work: Default::default(),
@@ -221,7 +217,7 @@ impl Shared {
         let (mut bytes, mut parcels) = (0, Vec::new());
         while let Some(parcel) = state.lanes[lane].front() {
             bytes += held_bytes(&parcel.record);
-            if parcels.len() == BATCH_RECORDS || (!parcels.is_empty() && bytes > self.batch_bytes) {
+            if parcels.len() == BATCH_RECORDS || (!parcels.is_empty() && bytes > BATCH_BYTES) {
                 break;
             }
             parcels.extend(state.lanes[lane].pop_front());

@@ -176,11 +176,6 @@ impl Driver {
                 self.retired.push(split.clone());
                 self.tell(EnumeratorEvent::Finished { subtask, split })?;
             }
-            ReaderEffect::Asked(splits) => {
-                for split in splits {
-                    assert_eq!(self.owner.get(&*split.0), Some(&subtask), "{split} asked of another");
-                }
-            }
             other => panic!("unexpected {other:?}"),
         }
         Ok(())
@@ -192,7 +187,7 @@ impl Driver {
         let mut busy = false;
         if Instant::now() >= self.look_at {
             let before = Instant::now();
-            let facts = self.discovery.look()?;
+            let facts = self.discovery.poll()?;
             self.longest_look = self.longest_look.max(before.elapsed());
             let interval = Duration::from_micros(self.discovery.interval().try_into().unwrap());
             self.look_at = Instant::now() + interval;
@@ -210,7 +205,7 @@ impl Driver {
             self.longest_poll = self.longest_poll.max(before.elapsed());
             match status {
                 ReaderStatus::Ready => busy = true,
-                ReaderStatus::Waiting(_) | ReaderStatus::Paused(_) => {}
+                ReaderStatus::Waiting(_) => {}
                 ReaderStatus::Finished => self.readers[subtask].finished = true,
             }
         }
@@ -332,7 +327,6 @@ fn open(
         max_parallelism: 128,
         generation: 1,
         attempt: 1,
-        claim: "test".into(),
     };
     let flag = woken.clone();
     let waker = Waker::new(move || flag.store(true, Ordering::Release));

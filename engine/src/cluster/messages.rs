@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointId, FileHandle, SnapshotPart};
-use crate::error::{Blame, Error, ErrorKind};
+use crate::error::Blame;
 use crate::graph::{ChainId, Uid};
 use crate::source::{SplitId, SplitState};
 
@@ -102,7 +102,14 @@ pub enum FromTask {
         message: Vec<u8>,
     },
     /// The task failed; `Stopped` follows.
-    Failed(Cause),
+    Failed {
+        /// The whole chain of causes.
+        error: String,
+        /// Whether it is the user's.
+        blame: TaskBlame,
+        /// Whether a restart can help.
+        retryable: bool,
+    },
     /// The task has sent the end; `Stopped` follows.
     Ended,
     /// The task's thread is gone.
@@ -120,41 +127,14 @@ pub enum TaskBlame {
     Internal,
 }
 
-/// [`Error`], for the wire: what is decided by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cause {
-    /// The whole chain of causes.
-    pub error: String,
-    /// Whose it is.
-    pub blame: TaskBlame,
-    /// What it is about.
-    pub kind: ErrorKind,
-    /// Whether another try can help.
-    pub retryable: bool,
-}
-
-impl Cause {
-    /// With who failed in front.
-    #[must_use]
-    pub fn of(self, who: impl std::fmt::Display) -> Cause {
-        Cause { error: format!("{who}: {}", self.error), ..self }
-    }
-}
-
-impl From<&Error> for Cause {
-    fn from(error: &Error) -> Cause {
+impl FromTask {
+    /// The report of a failed task.
+    pub fn failed(error: &crate::Error) -> FromTask {
         let blame = match error.blame() {
             Blame::User => TaskBlame::User,
             Blame::External => TaskBlame::External,
             Blame::Internal => TaskBlame::Internal,
         };
-        Cause { error: error.to_string(), blame, kind: error.kind(), retryable: error.is_retryable() }
-    }
-}
-
-impl FromTask {
-    /// The report of a failed task.
-    pub fn failed(error: &Error) -> FromTask {
-        FromTask::Failed(Cause::from(error))
+        FromTask::Failed { error: error.to_string(), blame, retryable: error.is_retryable() }
     }
 }

@@ -5,7 +5,6 @@
 
 mod batch;
 mod edge;
-mod footprint;
 mod typed;
 
 pub use batch::Batch;

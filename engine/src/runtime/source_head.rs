@@ -2,8 +2,7 @@
 //!
 //! The rule: the task's watermark is the minimum over the active splits. Until the first
 //! assignment (an empty one too) the reader counts as active, so that nothing overtakes splits
-//! that are still to come; afterwards a reader without splits is idle, unless it holds. A split is
-//! idle by time only when it was asked all the while and had nothing: see [`Silence`].
+//! that are still to come; afterwards a reader without splits is idle, unless it holds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,13 +17,14 @@ use crate::record::{Batch, time_values};
 use crate::source::{
     ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitActivity, SplitId, SplitRun, SplitState,
 };
-use crate::time::{Micros, RisingWatermark, Silence, SplitWatermark, Watermark, WatermarkStrategy};
+use crate::time::{Micros, RisingWatermark, SplitWatermark, Watermark, WatermarkStrategy};
 use crate::{Context, Result};
 
 struct Split {
     watermark: SplitWatermark,
     activity: SplitActivity,
-    silence: Silence,
+    /// Processing time of the last rows, moved on while the task was blocked.
+    rows_at: Micros,
 }
 
 /// How a source's rows get their event time.
@@ -129,17 +129,14 @@ impl SourceHead {
     pub fn add_splits(&mut self, splits: Vec<SplitState>, now: Micros) -> Result<()> {
         self.assigned = true;
         for split in &splits {
-            let fresh = Split {
-                watermark: SplitWatermark::default(),
-                activity: SplitActivity::Active,
-                silence: Silence::new(now),
-            };
+            let fresh =
+                Split { watermark: SplitWatermark::default(), activity: SplitActivity::Active, rows_at: now };
             self.splits.insert(split.id.clone(), fresh);
         }
         if !splits.is_empty() {
             self.with_reader(now, |reader, cx| reader.add_splits(splits, cx))?;
         }
-        self.combine();
+        self.combine(now);
         Ok(())
     }
 
@@ -149,10 +146,10 @@ impl SourceHead {
     }
 
     /// No split follows.
-    pub fn no_more_splits(&mut self) {
+    pub fn no_more_splits(&mut self, now: Micros) {
         self.assigned = true;
         self.reader.no_more_splits();
-        self.combine();
+        self.combine(now);
     }
 
     /// A message of the enumerator.
@@ -186,7 +183,7 @@ impl SourceHead {
             }
             let retire = |split| Retired { split, given_back: true, since: None };
             self.retired.extend(released.into_iter().map(retire));
-            self.combine();
+            self.combine(now);
         }
         let mut all = self.reader.snapshot(checkpoint)?;
         for retired in &mut self.retired {
@@ -204,6 +201,13 @@ impl SourceHead {
     pub fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.retired.retain(|retired| retired.since.is_none_or(|since| since > checkpoint));
         self.reader.checkpoint_completed(checkpoint)
+    }
+
+    /// The task was blocked for `blocked` microseconds: splits are not idle for that.
+    pub fn excuse(&mut self, blocked: Micros) {
+        for split in self.splits.values_mut() {
+            split.rows_at += blocked;
+        }
     }
 
     /// The next event; polls the reader when nothing is left from the last poll.
@@ -241,12 +245,11 @@ impl SourceHead {
                     self.pending.push_back(HeadEvent::EndOfData);
                 }
                 ReaderStatus::Waiting(until) => {
-                    let ask_at = self.all_asked(now);
+                    let idle_check = self.combine_waiting(now);
                     if self.pending.is_empty() {
-                        return Ok(HeadEvent::Waiting(earliest(until, ask_at)));
+                        return Ok(HeadEvent::Waiting(earliest(until, idle_check)));
                     }
                 }
-                ReaderStatus::Paused(until) => return Ok(HeadEvent::Waiting(Some(until))),
             }
         }
     }
@@ -274,35 +277,24 @@ impl SourceHead {
                 let batch = self.with_time(batch)?;
                 self.observe(&batch, &runs, now)?;
                 self.pending.push_back(HeadEvent::Batch(0, batch));
-                self.combine();
+                self.combine(now);
             }
             ReaderEffect::Side(output, batch) => self.pending.push_back(HeadEvent::Batch(output, batch)),
-            ReaderEffect::Asked(splits) => {
-                if let Some(idle_after) = self.idle_after() {
-                    for split in splits {
-                        if let Some(split) = self.splits.get_mut(&split) {
-                            split.silence.asked(now, idle_after);
-                        }
-                    }
-                    self.combine();
-                }
-            }
             ReaderEffect::Activity(split, activity) => {
                 if let Some(split) = self.splits.get_mut(&split) {
                     split.activity = activity;
-                    split.silence.end(now);
                 }
-                self.combine();
+                self.combine(now);
             }
             ReaderEffect::Hold(held) => {
                 self.held = held;
-                self.combine();
+                self.combine(now);
             }
             ReaderEffect::SplitFinished(split) => {
                 self.splits.remove(&split.id);
                 self.retired.push(Retired { split: split.clone(), given_back: false, since: None });
                 self.pending.push_back(HeadEvent::SplitFinished(split));
-                self.combine();
+                self.combine(now);
             }
             ReaderEffect::Message(message) => self.pending.push_back(HeadEvent::Message(message)),
         }
@@ -325,7 +317,7 @@ impl SourceHead {
         let mut row = 0;
         for run in runs {
             if let Some(split) = self.splits.get_mut(&run.split) {
-                split.silence.end(now);
+                split.rows_at = now;
                 if let Some((times, strategy)) = &times {
                     let slice = times.slice(row, run.rows);
                     if let Some(time_max) = arrow::compute::max(&slice) {
@@ -338,35 +330,29 @@ impl SourceHead {
         Ok(())
     }
 
-    fn idle_after(&self) -> Option<Micros> {
-        self.time.as_ref()?.strategy.idle_after
-    }
-
-    fn is_active(&self, split: &Split) -> bool {
+    fn is_active(&self, split: &Split, now: Micros) -> bool {
         match split.activity {
             SplitActivity::Held => true,
             SplitActivity::Idle => false,
             SplitActivity::Active => {
-                self.idle_after().is_none_or(|idle_after| !split.silence.is_idle(idle_after))
+                let idle_after = self.time.as_ref().and_then(|time| time.strategy.idle_after);
+                idle_after.is_none_or(|idle_after| now - split.rows_at < idle_after)
             }
         }
     }
 
-    /// No split has anything. Returns when they are to be asked again, for their silence to count.
-    fn all_asked(&mut self, now: Micros) -> Option<Micros> {
-        let idle_after = self.idle_after()?;
-        let mut ask_at = None;
-        for split in self.splits.values_mut().filter(|split| split.activity == SplitActivity::Active) {
-            split.silence.asked(now, idle_after);
-            ask_at = earliest(ask_at, split.silence.ask_at(now, idle_after));
-        }
-        self.combine();
-        ask_at
+    /// Combines when the reader has nothing. Returns when the next split becomes idle.
+    fn combine_waiting(&mut self, now: Micros) -> Option<Micros> {
+        self.combine(now);
+        let idle_after = self.time.as_ref()?.strategy.idle_after?;
+        let next = self.splits.values().filter(|split| split.activity == SplitActivity::Active);
+        next.map(|split| split.rows_at + idle_after).filter(|&at| at > now).min()
     }
 
-    fn combine(&mut self) {
+    fn combine(&mut self, now: Micros) {
         let held = self.held || !self.assigned;
-        let lowest = self.splits.values().filter(|s| self.is_active(s)).map(|s| s.watermark.current()).min();
+        let lowest =
+            self.splits.values().filter(|s| self.is_active(s, now)).map(|s| s.watermark.current()).min();
         let idle = !held && lowest.is_none() && !self.finished;
         if idle != self.idle {
             self.idle = idle;
@@ -386,7 +372,3 @@ fn earliest(a: Option<Micros>, b: Option<Micros>) -> Option<Micros> {
         (a, b) => a.or(b),
     }
 }
-
-#[cfg(test)]
-#[path = "source_head_tests.rs"]
-mod tests;

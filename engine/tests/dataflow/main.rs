@@ -9,7 +9,6 @@ mod gathering;
 mod job;
 mod panics;
 mod rescaled;
-mod silences;
 mod simulated;
 mod threaded;
 mod tidy;

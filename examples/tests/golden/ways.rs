@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thalweg::connectors::format::{EncodedRows, Encoder, JsonEncoder};
 use thalweg::job::LoadedJob;
-use thalweg::job::spec::store_url;
+use thalweg::job::spec::StoreUrl;
 use thalweg::prelude::*;
 
 use crate::paced::Pace;
@@ -41,14 +41,16 @@ impl Site {
     /// A job in Rust that is started here.
     pub fn job(&self, name: &str, parallelism: u32) -> Job {
         let job = Job::new(name).parallelism(parallelism).checkpoints(&self.store());
-        job.checkpoint_every(10 * MILLI)
+        let job = job.checkpoint_every(10 * MILLI);
+        job.configure(|config| config.coordinator.checkpoint_failures_max = u32::MAX)
     }
 
     /// The same of a job file.
     pub fn prepare(&self, job: &mut LoadedJob) {
         let checkpoint = &mut job.spec.settings.checkpoint;
         checkpoint.interval = 10 * MILLI;
-        checkpoint.store.value = store_url(&self.store());
+        checkpoint.store.value = StoreUrl(self.store());
+        checkpoint.failures_tolerated = Some(1_000_000);
     }
 
     /// What the sink of this name has collected, over all runs.

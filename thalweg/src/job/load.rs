@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use thalweg_engine::checkpoint::AllowedChanges;
 use thalweg_engine::graph::Graph;
 use thalweg_engine::state::MemoryPlan;
 
-use crate::config::{Checker, Environment, Masks, Mistake, Mistakes, Place, Position, parse};
+use crate::config::{Checker, Environment, Mistake, Mistakes, Place, Position, parse};
 
 use super::build::build;
 use super::memory::divide;
@@ -22,10 +21,6 @@ pub struct LoadedJob {
     pub graph: Graph,
     /// How its memory is divided.
     pub memory: MemoryPlan,
-    /// Which changes since its last checkpoint may cost state; none, unless the caller says so.
-    pub changes: AllowedChanges,
-    /// Hide what came out of the environment or a file in what is said of the job.
-    pub masks: Masks,
 }
 
 /// Loads a job file.
@@ -33,11 +28,11 @@ pub struct LoadedJob {
 /// # Errors
 /// All mistakes in it, with their lines and keys; or that the file cannot be read.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<LoadedJob, Mistakes> {
-    load_with(path, environment, None, Masks::default())
+    load_with(path, environment, None)
 }
 
 /// Loads a job file, to be run with another parallelism than it says: its memory is divided for
-/// that one. `masks` learn at once what may not be shown.
+/// that one.
 ///
 /// # Errors
 /// As [`load`].
@@ -45,7 +40,6 @@ pub fn load_with(
     path: &Path,
     environment: &dyn Environment,
     parallelism: Option<u32>,
-    masks: Masks,
 ) -> Result<LoadedJob, Mistakes> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -55,7 +49,7 @@ pub fn load_with(
     })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
-    load_tree(&text, &file, &directory, environment, parallelism, masks)
+    load_tree(&text, &file, &directory, environment, parallelism)
 }
 
 /// Loads a job from text; `file` names it in messages, relative paths begin at `directory`, which
@@ -69,7 +63,7 @@ pub fn load_text(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Result<LoadedJob, Mistakes> {
-    load_tree(text, file, directory, environment, None, Masks::default())
+    load_tree(text, file, directory, environment, None)
 }
 
 fn load_tree(
@@ -78,17 +72,16 @@ fn load_tree(
     directory: &Path,
     environment: &dyn Environment,
     parallelism: Option<u32>,
-    masks: Masks,
 ) -> Result<LoadedJob, Mistakes> {
     let root = parse(text).map_err(|mistakes| Mistakes::new(file, mistakes))?;
-    let checker = Checker::new(environment, directory, text, masks.clone());
+    let checker = Checker::new(environment, directory);
     let mut loaded = None;
     if let Some(mut spec) = read_job(&checker, &root, file) {
         if let Some(parallelism) = parallelism {
             override_parallelism(&checker, &mut spec.settings, parallelism);
         }
         let order = step_order(&checker, &spec);
-        loaded = build_twice(&checker, spec, &order, masks);
+        loaded = build_twice(&checker, spec, &order);
     }
     let count = checker.count();
     checker.finish(file)?;
@@ -110,12 +103,12 @@ fn override_parallelism(checker: &Checker<'_>, settings: &mut SettingsSpec, para
 }
 
 /// Builds the graph to see what memory it needs, then again with what each part may hold.
-fn build_twice(checker: &Checker<'_>, spec: JobSpec, order: &[usize], masks: Masks) -> Option<LoadedJob> {
+fn build_twice(checker: &Checker<'_>, spec: JobSpec, order: &[usize]) -> Option<LoadedJob> {
     let graph = build(checker, &spec, order, None)?;
     match divide(&spec, &graph) {
         Ok(memory) => {
             let graph = build(checker, &spec, order, Some(&memory))?;
-            Some(LoadedJob { spec, graph, memory, changes: AllowedChanges::default(), masks })
+            Some(LoadedJob { spec, graph, memory })
         }
         Err(error) => {
             let text = error.to_string();

@@ -1,11 +1,12 @@
 //! What a job file says, read and checked key by key, before anything is built of it.
 
+use std::path::PathBuf;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_connectors::generator::Generate;
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
-use thalweg_engine::cluster::RestartStrategy;
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
 
-use crate::config::{FilePath, Guarded, Place, Placed, Secret, Text};
+use crate::config::{Place, Placed, Secret};
 
 use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec, TensorSpec};
 
@@ -34,8 +35,6 @@ pub struct Named<T> {
     pub name: String,
     /// Where the name stands.
     pub place: Place,
-    /// `uid_was`: names that it had before; its state may be found under one of them.
-    pub uid_was: Vec<Placed<Text>>,
     /// A parallelism of its own.
     pub parallelism: Option<u32>,
     /// What it is.
@@ -58,9 +57,9 @@ pub struct SettingsSpec {
     /// `checkpoint`.
     pub checkpoint: CheckpointSpec,
     /// `restart`.
-    pub restart: RestartStrategy,
+    pub restart: RestartSpec,
     /// `state_dir`: where RocksDB keeps its files; a temporary directory when not given.
-    pub state_dir: Option<FilePath>,
+    pub state_dir: Option<PathBuf>,
 }
 
 /// `checkpoint`.
@@ -74,30 +73,38 @@ pub struct CheckpointSpec {
     pub retain: u32,
     /// `on_damaged`.
     pub on_damaged: OnDamaged,
-    /// `failures_tolerated`: failed checkpoints in a row that the job outlives; `None`: any number.
+    /// `failures_tolerated`: failed checkpoints in a row before the job fails; `None`: any number.
     pub failures_tolerated: Option<u32>,
 }
 
-/// A checkpoint store's URL, shown without user, password and query: a SAS stands there.
-pub type StoreUrl = Guarded<Secret>;
+/// A checkpoint store's URL; what may be secret in it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(pub String);
 
-/// A store of the program itself.
-pub fn store_url(url: &str) -> StoreUrl {
-    Text::from(url).map(|url| Secret::new(url.as_str()), |url| shown_url(url.reveal()))
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
-/// A store's URL as people may see it.
-pub(super) fn shown_url(url: &str) -> String {
-    let bare = url.split('?').next().unwrap_or_default();
-    let Some((scheme, rest)) = bare.split_once("://") else { return bare.to_string() };
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
-    // In `abfss://container@account` the part before the `@` is no secret.
-    let authority = match authority.rsplit_once('@') {
-        Some((user, host)) if user.contains(':') => host,
-        _ => authority,
-    };
-    let path = path.map_or_else(String::new, |path| format!("/{path}"));
-    format!("{scheme}://{authority}{path}")
+impl std::fmt::Display for StoreUrl {
+    /// Without user, password and query: a SAS stands there.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bare = self.0.split('?').next().unwrap_or_default();
+        match bare.split_once("://") {
+            Some((scheme, rest)) => {
+                let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
+                // In `abfss://container@account` the part before the `@` is no secret.
+                let shown = match authority.rsplit_once('@') {
+                    Some((user, host)) if user.contains(':') => host,
+                    _ => authority,
+                };
+                write!(f, "{scheme}://{shown}")?;
+                path.map_or(Ok(()), |path| write!(f, "/{path}"))
+            }
+            None => f.write_str(bare),
+        }
+    }
 }
 
 /// What a restore does when the newest checkpoint is damaged.
@@ -107,6 +114,15 @@ pub enum OnDamaged {
     Fail,
     /// Tries the next older checkpoint.
     Older,
+}
+
+/// `restart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartSpec {
+    /// How many times; 0 for `strategy: none`.
+    pub attempts: u32,
+    /// How long to wait before each, in microseconds.
+    pub delay: i64,
 }
 
 /// A column of a schema.
@@ -137,7 +153,7 @@ pub enum FormatSpec {
         /// Whether the first line of a file names the columns.
         header: bool,
         /// A text that stands for null, beside no text at all.
-        null: Option<Text>,
+        null: Option<String>,
     },
     /// The bytes as they are, in one column.
     Raw,
@@ -160,9 +176,9 @@ pub enum OnDecodeErrorSpec {
 #[derive(Clone, Debug)]
 pub struct EventTimeSpec {
     /// The column; computed when there is an expression.
-    pub column: Placed<Text>,
+    pub column: String,
     /// SQL that computes the column.
-    pub expression: Option<Placed<Text>>,
+    pub expression: Option<Placed<String>>,
     /// How much later than a later row a row may come, in microseconds.
     pub out_of_order: i64,
     /// After this long without rows a split holds nobody back, in microseconds.
@@ -199,9 +215,9 @@ pub enum SourceKind {
 #[derive(Clone, Debug)]
 pub struct KafkaSourceSpec {
     /// The logical topic.
-    pub topic: Text,
+    pub topic: String,
     /// The topology file.
-    pub topology: Placed<FilePath>,
+    pub topology: Placed<PathBuf>,
     /// How records are decoded.
     pub format: FormatSpec,
     /// Where reading begins.
@@ -216,8 +232,6 @@ pub struct KafkaSourceSpec {
     pub discovery_interval: Option<i64>,
     /// What to do when the offset to read next is gone.
     pub on_offset_gone: OnOffsetGone,
-    /// What to do when a topic was deleted and made anew.
-    pub on_topic_recreated: OnTopicRecreated,
     /// Columns about the records, behind the schema's.
     pub metadata: Vec<MetadataColumn>,
     /// Bytes that librdkafka may hold for one task.
@@ -228,7 +242,7 @@ pub struct KafkaSourceSpec {
 #[derive(Clone, Debug)]
 pub struct FileSourceSpec {
     /// A file, a directory or a pattern.
-    pub path: Placed<FilePath>,
+    pub path: Placed<PathBuf>,
     /// How it is decoded.
     pub format: FormatSpec,
 }
@@ -253,9 +267,9 @@ pub struct GeneratorSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputSpec {
     /// The source or step.
-    pub from: Text,
+    pub from: String,
     /// Its side output.
-    pub output: Option<Text>,
+    pub output: Option<String>,
     /// Where it stands.
     pub place: Place,
 }
@@ -273,9 +287,9 @@ pub struct StepSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComputedSpec {
     /// The column's name.
-    pub name: Text,
+    pub name: String,
     /// The SQL.
-    pub sql: Placed<Text>,
+    pub sql: Placed<String>,
 }
 
 /// `name: function(argument)`.
@@ -283,12 +297,12 @@ pub struct ComputedSpec {
 pub struct AggregateSpec {
     /// The column's name.
     pub name: String,
-    /// The function and its argument, as they stand there.
-    pub text: Placed<Text>,
     /// The function, in lower case.
-    pub function: Text,
+    pub function: String,
     /// Its argument as SQL; `None` for `count()`.
-    pub argument: Option<Text>,
+    pub argument: Option<String>,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// What a step does.
@@ -297,7 +311,7 @@ pub enum StepKind {
     /// Keeps rows.
     Filter {
         /// The condition.
-        condition: Placed<Text>,
+        condition: Placed<String>,
     },
     /// Makes rows of exactly these columns.
     Project {
@@ -314,7 +328,7 @@ pub enum StepKind {
     /// Aggregates in event-time windows.
     Window {
         /// The key's columns.
-        key_by: Vec<Placed<Text>>,
+        key_by: Vec<Placed<String>>,
         /// The tumbling window's size, in microseconds.
         size: i64,
         /// Shifts the windows from the epoch, in microseconds.
@@ -327,14 +341,14 @@ pub enum StepKind {
     /// Aggregates per key, without an end.
     Aggregate {
         /// The key's columns.
-        key_by: Vec<Placed<Text>>,
+        key_by: Vec<Placed<String>>,
         /// The aggregates.
         aggregates: Vec<AggregateSpec>,
     },
     /// Drops copies that cross-cluster retries have made.
     Deduplicate {
         /// The binary column that holds the records' ids, as Prism writes them.
-        id: Placed<Text>,
+        id: Placed<String>,
     },
     /// Makes vectors of text.
     Embed(Box<EmbedSpec>),
@@ -361,14 +375,14 @@ pub enum SinkKind {
     /// JSON lines on standard output.
     Print {
         /// What stands before each line.
-        prefix: Option<Text>,
+        prefix: Option<String>,
     },
     /// Counts and forgets.
     Blackhole,
     /// Files.
     File {
         /// The directory.
-        path: Placed<FilePath>,
+        path: Placed<PathBuf>,
         /// How rows are encoded.
         format: FormatSpec,
     },
@@ -382,13 +396,13 @@ pub enum SinkKind {
 #[derive(Clone, Debug)]
 pub struct KafkaSinkSpec {
     /// The topic.
-    pub topic: Text,
+    pub topic: String,
     /// The brokers.
-    pub bootstrap_servers: Text,
+    pub bootstrap_servers: String,
     /// How rows are encoded.
     pub format: FormatSpec,
     /// The columns that make the records' key; empty: records have none.
-    pub key: Vec<Placed<Text>>,
+    pub key: Vec<Placed<String>>,
     /// What else goes to librdkafka.
     pub settings: Vec<(String, Secret)>,
 }
@@ -397,33 +411,33 @@ pub struct KafkaSinkSpec {
 #[derive(Clone, Debug)]
 pub struct PrismSinkSpec {
     /// The logical topic.
-    pub topic: Text,
+    pub topic: String,
     /// Whom it writes through.
     pub target: PrismTargetSpec,
     /// How rows are encoded.
     pub format: FormatSpec,
     /// The columns that make the records' key; empty: records have none.
-    pub key: Vec<Placed<Text>>,
+    pub key: Vec<Placed<String>>,
     /// The column of the records' time.
-    pub timestamp: Option<Placed<Text>>,
+    pub timestamp: Option<Placed<String>>,
     /// Whether each record is published once, or at least once.
     pub exactly_once: bool,
     /// Where records wait for their checkpoint.
-    pub staging: Option<FilePath>,
+    pub staging: Option<PathBuf>,
 }
 
 /// Whom a Prism sink writes through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrismTargetSpec {
     /// A gateway at this address.
-    Gateway(Text),
+    Gateway(String),
     /// A router in this process, over the clusters of this topology file.
-    Embedded(FilePath),
+    Embedded(PathBuf),
 }
 
 #[cfg(test)]
 mod tests {
-    use super::shown_url;
+    use super::StoreUrl;
 
     #[test]
     fn a_store_is_shown_without_what_may_be_secret() {
@@ -437,7 +451,8 @@ mod tests {
                 "abfss://container@account.dfs.core.windows.net/p",
             ),
         ] {
-            assert_eq!(shown_url(url), shown);
+            assert_eq!(StoreUrl(url.into()).to_string(), shown);
+            assert_eq!(format!("{:?}", StoreUrl(url.into())), shown);
         }
     }
 }

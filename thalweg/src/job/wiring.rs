@@ -72,17 +72,16 @@ fn check_input(
     outputs: &BTreeMap<&str, &'static [&'static str]>,
     input: &InputSpec,
 ) {
-    if job.unreadable.contains(input.from.reveal()) {
+    if job.unreadable.contains(&input.from) {
         return;
     }
     let Some(sides) = outputs.get(input.from.as_str()) else {
-        if job.sinks.iter().any(|sink| sink.name == input.from.as_str()) {
+        if job.sinks.iter().any(|sink| sink.name == input.from) {
             checker.mistake(&input.place, format!("`{}` is a sink; a sink gives nothing", input.from));
             return;
         }
         let names = outputs.keys().copied();
-        let near = did_you_mean(input.from.as_str(), names.clone()).filter(|_| !input.from.is_foreign());
-        let hint = match near {
+        let hint = match did_you_mean(&input.from, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("expected one of {}", names.collect::<Vec<_>>().join(", ")),
         };

@@ -1,5 +1,0 @@
-//! The table against plain models.
-
-mod lives;
-mod site;
-mod table;
