@@ -18,7 +18,7 @@ build: ## build the binary, optimised, to target/release/thalweg
 	dev/install
 	dev/build --release --workspace --bin thalweg
 
-dist: ## the stripped binary as dist/thalweg-VERSION-ARCH-linux.tar.zst with its checksum; it runs on a bare Debian
+dist: ## the stripped binary as dist/thalweg-VERSION-ARCH-linux.tar.zst with its checksum
 	dev/install
 	dev/build --release --workspace --bin thalweg
 	dev/dist $(RELEASED)/thalweg
