@@ -18,9 +18,7 @@ build: ## build the binary, optimised, to target/release/thalweg
 	dev/install
 	dev/build --release --workspace --bin thalweg
 
-dist: ## the stripped binary as dist/thalweg-VERSION-ARCH-linux.tar.zst with its checksum
-	dev/install
-	dev/build --release --workspace --bin thalweg
+dist: build ## the stripped binary as dist/thalweg-VERSION-ARCH-linux.tar.zst with its checksum
 	dev/dist $(RELEASED)/thalweg
 
 # Without what it does not need (job files, tensors, Azure), in features that `test` finds again.
