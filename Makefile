@@ -40,6 +40,7 @@ demo-real: ## the same on two real Kafka brokers and Azurite
 test: ## formatting, lints, documentation, every test
 	dev/install services
 	dev/nvrtc fetch
+	dev/requirements
 	dev/rocksdb >/dev/null
 	dev/feature-pins/check
 	$(CARGO) fmt --all --check

@@ -104,7 +104,7 @@ fn graph(bootstrap: &str, input: &str, output: &str, topology: std::path::PathBu
     let source = KafkaSource::federated(input, topology).format(Json::new(&schema)).start(Start::Earliest);
     let keyed = environment.source(source).key_by(&["key"]);
     let aggregates = [AggregateSpec::count().alias("count"), AggregateSpec::max("sent").alias("sent")];
-    let cluster = Cluster::at(bootstrap).with("linger.ms", Setting::Plain(LINGER_MS.to_string()));
+    let cluster = Cluster::at(bootstrap).with("linger.ms", Setting::given(LINGER_MS.to_string()));
     let sink = KafkaSink::new("bench", cluster, output, || Ok(Box::new(JsonEncoder::new())));
     keyed.apply(KeyedAggregate::new(keyed.key(), aggregates)).apply(sink);
     environment

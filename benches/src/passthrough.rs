@@ -16,6 +16,7 @@ use thalweg_engine::Result;
 use thalweg_engine::graph::Environment;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::state::StateIdentity;
 
 use crate::catalogue::per_core_second;
 use crate::job::{EVENTS, JobOptions, steady};
@@ -61,6 +62,10 @@ impl OperatorFactory for Projection {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         single_input(inputs)?;
         Ok(vec![EdgeSchema::new(self.schema.clone())])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

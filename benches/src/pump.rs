@@ -23,6 +23,7 @@ pub fn pump(source: &dyn Source, mut each: impl FnMut(Batch) -> Result<bool>) ->
         max_parallelism: 128,
         generation: 1,
         attempt: 1,
+        claim: "bench".into(),
     };
     let (waker, metrics) = (Waker::new(|| ()), MetricGroup::default());
     let mut reader = source.reader(&ReaderOpenContext { info: &info, waker: &waker, metrics: &metrics })?;

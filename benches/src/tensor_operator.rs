@@ -13,6 +13,7 @@ use thalweg_connectors::sink::StreamSink;
 use thalweg_engine::graph::Environment;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step};
 use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 use thalweg_operators::tensor::{Backend, Transform};
 use thalweg_tensor::bert::SentenceEncoder;
@@ -82,6 +83,10 @@ impl OperatorFactory for WithTokens {
 
     fn outputs(&self, _inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(vec![EdgeSchema::new(self.rows.schema())])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

@@ -6,6 +6,7 @@ use thalweg_engine::Result;
 use thalweg_engine::metrics::Counter;
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 
 use crate::sink::{Sink, SinkParts};
 
@@ -27,7 +28,7 @@ impl BlackHole {
         self.rows.get()
     }
 
-    /// Bytes so far, as batches measure themselves.
+    /// Bytes of the rows so far, as a copy of them would have.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
     }
@@ -56,6 +57,10 @@ impl OperatorFactory for BlackHole {
         single_input(inputs)?;
         Ok(Vec::new())
     }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
 }
 
 struct Hole {
@@ -73,9 +78,10 @@ impl Operator for Hole {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, _cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let bytes = batch.rows_bytes() as u64;
         for counts in [&self.shared, &self.own] {
             counts.rows.add(batch.row_count() as u64);
-            counts.bytes.add(batch.bytes() as u64);
+            counts.bytes.add(bytes);
         }
         Ok(Step::Done)
     }
@@ -97,6 +103,6 @@ mod tests {
             let mut instance = hole.create().unwrap();
             assert_eq!(instance.process(0, batch.clone(), &mut cx).unwrap(), Step::Done);
         }
-        assert_eq!((hole.rows(), hole.bytes()), (20, 2 * batch.bytes() as u64));
+        assert_eq!((hole.rows(), hole.bytes()), (20, 2 * batch.rows_bytes() as u64));
     }
 }

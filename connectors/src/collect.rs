@@ -12,6 +12,7 @@ use thalweg_engine::operator::{
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode, Record, RecordReader};
 use thalweg_engine::sink::{Committable, Committer};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use crate::epochs::Unconfirmed;
@@ -125,11 +126,15 @@ impl OperatorFactory for CollectSink {
         single_input(inputs)?;
         Ok(Vec::new())
     }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        self.exactly_once.then(|| StateIdentity::of("collect"))
+    }
 }
 
 struct Collect {
     sink: CollectSink,
-    /// The operator, and a name that no other instance, attempt or generation has.
+    /// The operator, and a name that no other instance has or had.
     instance: Option<(Uid, String)>,
     epoch: Vec<RecordBatch>,
     sealed: u64,
@@ -138,17 +143,16 @@ struct Collect {
 
 impl Operator for Collect {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        let info = cx.info;
-        let name = format!("{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt);
-        self.instance = Some((info.uid.clone(), name));
+        self.instance = Some((cx.info.uid.clone(), cx.info.instance_name()));
         Ok(())
     }
 
     fn process(&mut self, _input: usize, batch: Batch, _cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let rows = batch.compacted()?.into_records();
         if self.sink.exactly_once {
-            self.epoch.push(batch.into_records());
+            self.epoch.push(rows);
         } else {
-            self.sink.shelf.0.lock().rows.push(batch.into_records());
+            self.sink.shelf.0.lock().rows.push(rows);
         }
         Ok(Step::Done)
     }
@@ -209,9 +213,17 @@ impl Committer for CollectCommitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::sink::{NoStorage, SinkSuite};
+    use crate::conformance::sink::{NoStorage, SinkSuite, suite_rows};
+    use crate::sink::StreamSink;
+    use crate::vec::VecSource;
     use arrow::array::cast::AsArray;
     use arrow::datatypes::Int64Type;
+    use thalweg_engine::checkpoint::MemoryStorage;
+    use thalweg_engine::cluster::{JobConfig, Outcome, start};
+    use thalweg_engine::graph::Environment;
+    use thalweg_engine::metrics::Registry;
+    use thalweg_engine::runtime::ChannelBounds;
+    use thalweg_engine::state::MapBackend;
 
     #[test]
     fn rows_count_exactly_once() {
@@ -221,9 +233,30 @@ mod tests {
             make: &|| collected.exactly_once_sink().into_parts(),
             visible: &|| Ok(collected.batches().iter().flat_map(numbers).collect()),
             storage: Arc::new(NoStorage),
+            other_storage: Arc::new(NoStorage),
         };
         suite.check().unwrap();
-        assert_eq!(collected.row_count(), 20_080);
+        assert_eq!(collected.row_count(), 20_090);
+    }
+
+    #[test]
+    fn p5_a_job_that_starts_again_in_a_fresh_store_is_not_taken_for_a_repetition() {
+        let collected = Collected::new();
+        for run in 1..=2 {
+            let env = Environment::new();
+            let rows = suite_rows(0..100).unwrap();
+            env.source(VecSource::new(rows.schema(), [rows])).sink(collected.exactly_once_sink());
+            let job = start(
+                env.build().unwrap(),
+                JobConfig::new("again"),
+                Arc::new(MemoryStorage::new()),
+                Arc::new(MapBackend::default()),
+                Registry::default(),
+                ChannelBounds::default(),
+            );
+            assert_eq!(job.unwrap().wait().unwrap().outcome, Outcome::Completed);
+            assert_eq!(collected.row_count(), run * 100, "run {run}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Dealing a fixed set of splits to readers: evenly by what is left to read, and the same way
 //! every time. Pure.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use thalweg_engine::source::{Enumerator, EnumeratorAction, EnumeratorEvent, SplitState};
+use thalweg_engine::source::{Enumerator, EnumeratorAction, EnumeratorEvent, SplitId, SplitState};
 use thalweg_engine::{Error, Result};
 
 use crate::position;
@@ -45,9 +47,12 @@ struct Known {
 ///
 /// A snapshot holds the splits that nobody has; a split that was dealt is in its reader's
 /// snapshot, or is finished. So a split that ends between the enumerator's snapshot and its
-/// reader's barrier is in neither, and is not read again.
+/// reader's barrier is in neither, and is not read again. One that is found and dealt between the
+/// two is in the reader's alone: at a restore it is what it has read, not what the next look finds.
 pub(crate) struct FixedSplits {
     known: Known,
+    /// What readers held in the checkpoint that is restored.
+    held: BTreeSet<SplitId>,
     parallelism: Option<u32>,
     weigh: Weigh,
     /// Makes the splits of a fresh start, given the number of readers; `None`: wait for a look.
@@ -79,7 +84,8 @@ impl FixedSplits {
             Some(bytes) => position::decode(bytes, "the enumerator's snapshot")?,
             None => Known::default(),
         };
-        Ok(FixedSplits { known, parallelism: None, weigh, initial: None, read_discovered })
+        let held = BTreeSet::new();
+        Ok(FixedSplits { known, held, parallelism: None, weigh, initial: None, read_discovered })
     }
 
     fn deal_unassigned(&mut self) -> Vec<EnumeratorAction> {
@@ -99,6 +105,7 @@ impl Enumerator for FixedSplits {
         match event {
             EnumeratorEvent::Started { parallelism, splits } => {
                 self.parallelism = Some(parallelism);
+                self.held = splits.iter().map(|split| split.id.clone()).collect();
                 self.known.unassigned.extend(splits);
                 if let Some(initial) = self.initial.as_ref().filter(|_| !self.known.complete) {
                     self.known.unassigned.extend(initial(parallelism)?);
@@ -107,7 +114,10 @@ impl Enumerator for FixedSplits {
                 Ok(self.deal_unassigned())
             }
             EnumeratorEvent::Discovered(found) if !self.known.complete => {
-                self.known.unassigned.extend((self.read_discovered)(&found)?);
+                let found = (self.read_discovered)(&found)?;
+                self.known
+                    .unassigned
+                    .extend(found.into_iter().filter(|split| !self.held.contains(&split.id)));
                 self.known.complete = true;
                 Ok(self.deal_unassigned())
             }
@@ -202,6 +212,18 @@ mod tests {
             assert_eq!(assigned(&actions), [(0, vec![split("a", 1)])]);
             assert_eq!(actions.last(), Some(&EnumeratorAction::NoMoreSplits));
         }
+    }
+
+    #[test]
+    fn a_split_that_was_dealt_while_a_checkpoint_was_under_way_goes_on_where_its_reader_was() {
+        let read = |_: &[u8]| Ok(vec![split("a", 1), split("b", 1)]);
+        // The checkpoint was triggered before the look, and its barrier passed the reader after it.
+        let before_the_look = FixedSplits::discovered(None, weigh, read).unwrap().snapshot();
+        let mut restored = FixedSplits::discovered(Some(&before_the_look), weigh, read).unwrap();
+        let started = EnumeratorEvent::Started { parallelism: 1, splits: vec![split("b", 7)] };
+        let mut actions = restored.handle(started).unwrap();
+        actions.extend(restored.handle(EnumeratorEvent::Discovered(Vec::new())).unwrap());
+        assert_eq!(assigned(&actions), [(0, vec![split("b", 7)]), (0, vec![split("a", 1)])]);
     }
 
     #[test]

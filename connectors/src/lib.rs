@@ -24,6 +24,3 @@ pub mod vec;
 mod deal;
 mod epochs;
 mod position;
-mod secret;
-
-pub use secret::Secret;

@@ -9,6 +9,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use crate::format::{EncodedRows, Encoder, JsonEncoder};
@@ -78,6 +79,10 @@ impl OperatorFactory for PrintSink {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         single_input(inputs)?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

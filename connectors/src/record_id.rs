@@ -18,7 +18,7 @@ pub const PRODUCER_BYTES_MAX: usize = 1024;
 /// Names one record for ever; the same id never names two. `Display` is the encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId<'a> {
-    /// Who made it; new at every restore.
+    /// Who made it: an instance's name, new at every restore and in every store.
     pub producer: &'a str,
     /// What lay between two barriers.
     pub epoch: u64,

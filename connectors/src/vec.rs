@@ -8,10 +8,12 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use thalweg_engine::checkpoint::CheckpointId;
 use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordBuilder};
+use thalweg_engine::runtime::TARGET_BYTES;
 use thalweg_engine::source::{
     Enumerator, ReaderContext, ReaderEffect, ReaderOpenContext, ReaderStatus, Source, SourceReader, SplitId,
     SplitState,
 };
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 use crate::deal::FixedSplits;
@@ -103,6 +105,10 @@ impl Source for VecSource {
         Ok(EdgeSchema::new(Arc::clone(&self.schema)))
     }
 
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("vec source").with("splits", self.splits.len().to_string())
+    }
+
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         let count = self.splits.len();
         let initial = move |_| (0..count).map(|split| state(Position { split, next: 0 })).collect();
@@ -130,7 +136,9 @@ impl VecReader {
         let mut skip = position.next;
         for batch in self.source.splits.get(position.split)?.iter() {
             if skip < batch.num_rows() {
-                return Some(batch.slice(skip, self.source.batch_rows.min(batch.num_rows() - skip)));
+                let rows = batch.slice(skip, self.source.batch_rows.min(batch.num_rows() - skip));
+                let rows_max = Batch::new(rows.clone()).rows_within(TARGET_BYTES);
+                return Some(rows.slice(0, rows_max));
             }
             skip -= batch.num_rows();
         }
@@ -187,7 +195,7 @@ impl SourceReader for VecReader {
 mod tests {
     use super::*;
     use crate::conformance::source::{SourceSuite, rows_of};
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, Int64Array, StringViewArray};
 
     fn batch(rows: std::ops::Range<i64>) -> RecordBatch {
         RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(rows)) as ArrayRef)]).unwrap()
@@ -198,6 +206,10 @@ mod tests {
         let batches = vec![batch(0..10), batch(10..10), batch(10..500)];
         let one = VecSource::new(batch(0..0).schema(), batches);
         SourceSuite::new(one.clone().batch_rows(7)).check().unwrap();
+        let texts: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values((0..5_000).map(|n| format!("{n:0>4000}"))));
+        let long = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+        SourceSuite::new(VecSource::new(long.schema(), [long])).check().unwrap();
         let dealt = one.clone().dealt_to(3).unwrap().batch_rows(20);
         SourceSuite::new(dealt.clone()).check().unwrap();
         assert_eq!(rows_of(&dealt, 2).unwrap(), rows_of(&one, 1).unwrap());

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A result whose error is the engine's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -17,6 +19,20 @@ pub enum Blame {
     Internal,
 }
 
+/// What an error is about, where somebody decides by it what to do next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// Nothing that anybody decides by.
+    #[default]
+    Other,
+    /// What a checkpoint names is not there, or is not what was written: the store has answered, and
+    /// no retry mends it. Never said of what could not be read.
+    Damaged,
+    /// The checkpoint store did not answer (a retry may help), or refused to (it does not, until
+    /// somebody mends a right). It says nothing of what is stored.
+    Store,
+}
+
 /// An error with its blame, its cause and the contexts that were added on the way up.
 ///
 /// `Display` prints the outermost context first and the cause last, on one line; `Debug` adds whose
@@ -27,6 +43,7 @@ pub struct Error {
 
 struct Inner {
     blame: Blame,
+    kind: ErrorKind,
     retryable: bool,
     message: String,
     contexts: Vec<String>,
@@ -36,7 +53,8 @@ struct Inner {
 impl Error {
     fn new(blame: Blame, retryable: bool, message: impl Into<String>) -> Self {
         let message = message.into();
-        Error { inner: Box::new(Inner { blame, retryable, message, contexts: Vec::new(), source: None }) }
+        let (kind, contexts) = (ErrorKind::Other, Vec::new());
+        Error { inner: Box::new(Inner { blame, kind, retryable, message, contexts, source: None }) }
     }
 
     /// An error of the job's author. A retry does not help.
@@ -49,9 +67,25 @@ impl Error {
         Self::new(Blame::External, true, message)
     }
 
+    /// An external error of the checkpoint store that did not answer; with [`Error::permanent`], of
+    /// one that refused to.
+    pub fn store(message: impl Into<String>) -> Self {
+        Self::external(message).of_kind(ErrorKind::Store)
+    }
+
+    /// An external, permanent error: what a checkpoint names is not there, or not what was written.
+    pub fn damaged(message: impl Into<String>) -> Self {
+        Self::external(message).permanent().of_kind(ErrorKind::Damaged)
+    }
+
     /// A broken invariant of the engine. A retry does not help.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Blame::Internal, false, message)
+    }
+
+    fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.inner.kind = kind;
+        self
     }
 
     /// Says that a retry cannot help (a fenced coordinator, a damaged file).
@@ -78,6 +112,11 @@ impl Error {
     /// Whose the error is.
     pub fn blame(&self) -> Blame {
         self.inner.blame
+    }
+
+    /// What it is about.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
     }
 
     /// Whether trying again can help.
@@ -145,6 +184,14 @@ mod tests {
         assert_eq!(error.to_string(), "operator b: file a: cannot write: disk on fire");
         assert_eq!(format!("{error:?}"), format!("{error} (External error)"));
         assert!(error.is_retryable());
-        assert_eq!(error.blame(), Blame::External);
+        assert_eq!((error.blame(), error.kind()), (Blame::External, ErrorKind::Other));
+    }
+
+    #[test]
+    fn an_error_keeps_its_kind_on_its_way_up() {
+        let refused = Error::store("403").permanent().context("checkpoint 1-2");
+        assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::Store, false));
+        let damaged = Error::damaged("file a").context("operator b");
+        assert_eq!((damaged.kind(), damaged.is_retryable()), (ErrorKind::Damaged, false));
     }
 }

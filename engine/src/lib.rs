@@ -15,9 +15,11 @@ pub mod metrics;
 pub mod operator;
 pub mod record;
 pub mod runtime;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod state;
 pub mod time;
 
-pub use error::{Blame, Context, Error, Result};
+pub use error::{Blame, Context, Error, ErrorKind, Result};
+pub use secret::{Redaction, Secret};

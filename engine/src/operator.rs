@@ -8,11 +8,13 @@
 
 use std::sync::Arc;
 
-use crate::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotTask};
+use crate::checkpoint::{
+    CheckpointId, CheckpointStorage, SnapshotFlush, SnapshotPart, SnapshotSite, SnapshotTask,
+};
 use crate::graph::Uid;
 use crate::metrics::MetricGroup;
 use crate::record::{Batch, EdgeSchema, Mode};
-use crate::state::{KeyedState, KeyedStateSpec, RestoredState, StateBackend};
+use crate::state::{KeyedState, KeyedStateSpec, RestoredState, StateBackend, StateIdentity};
 use crate::time::{Micros, Watermark};
 use crate::{Error, Result};
 
@@ -111,7 +113,8 @@ pub trait Operator: Send {
         Ok(Step::Done)
     }
 
-    /// Input `input` has no more rows. Comes after the highest watermark.
+    /// Input `input` has no more rows. Of the last input it comes after the highest watermark; one
+    /// that ends before others takes no part in the watermark from then on.
     ///
     /// # Errors
     /// Whatever fails the task.
@@ -164,8 +167,27 @@ pub trait Operator: Send {
 pub struct OperatorSnapshot {
     /// What is known at once: small state, kept in the manifest itself.
     pub parts: Vec<SnapshotPart>,
-    /// What has to be written and uploaded; runs on a helper thread beside processing.
+    /// What has to be written to the local disk first; runs on a helper thread beside processing.
+    pub flushes: Vec<SnapshotFlush>,
+    /// What has to be uploaded or waited for; runs on a helper thread beside processing.
     pub tasks: Vec<SnapshotTask>,
+}
+
+impl OperatorSnapshot {
+    /// Does all of it on this thread, and answers with the parts.
+    ///
+    /// # Errors
+    /// The first piece's that fails.
+    pub fn make(self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
+        let mut parts = self.parts;
+        for flush in self.flushes {
+            parts.extend(flush(site)?(site)?);
+        }
+        for task in self.tasks {
+            parts.extend(task(site)?);
+        }
+        Ok(parts)
+    }
 }
 
 /// Makes the parallel instances of an operator. One per node of the graph; shared by tasks.
@@ -186,11 +208,22 @@ pub trait OperatorFactory: Send + Sync {
     /// A user error that names what does not fit.
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>>;
 
+    /// What the operator's state is, so that a restore can tell whether it still is; `None` when it
+    /// adds nothing to a checkpoint. Key, window, aggregates: what the stored bytes mean; never what
+    /// may change freely, such as memory or lateness. A sink that commits has an identity for what
+    /// it has prepared. Called with schemas that [`OperatorFactory::outputs`] has agreed to.
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity>;
+
     /// Whether it knows what rows of this mode mean on input `input`: of another one they would be
     /// taken for what they are not. A job that sends it such rows is refused when it is built.
     fn takes(&self, input: usize, mode: &Mode) -> bool {
         let _ = input;
         *mode == Mode::Append
+    }
+
+    /// The columns, by index, whose hashes it attaches to its rows, when it keys them.
+    fn hashed_by(&self) -> Option<&[usize]> {
+        None
     }
 
     /// Whether the operator is keyed: its inputs carry key hashes and are partitioned by them.
@@ -259,6 +292,27 @@ pub struct SubtaskInfo {
     pub generation: u64,
     /// One deployment of the tasks within a generation.
     pub attempt: u64,
+    /// The nonce of the claim that made the generation: no other claim has it, whatever the job and
+    /// the store.
+    pub claim: Arc<str>,
+}
+
+impl SubtaskInfo {
+    /// The name of this instance: no other one has it or had it, of whatever attempt, generation,
+    /// job, store or machine. Generations count from 1 in every store, so the claim's nonce is part
+    /// of it. What outlives an attempt is named by it: records' ids (P5), files, staging
+    /// directories. Letters, digits, `-`, `_` and `.`.
+    pub fn instance_name(&self) -> String {
+        // 64 random bits, beside a job, a uid and a generation that would have to be the same.
+        const CLAIM_BYTES: usize = 16;
+        // It is part of files' names.
+        const JOB_CHARACTERS_MAX: usize = 64;
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+        let job: String = self.job.chars().map(plain).take(JOB_CHARACTERS_MAX).collect();
+        let claim = self.claim.get(..CLAIM_BYTES).unwrap_or(&self.claim);
+        let SubtaskInfo { uid, subtask, generation, attempt, .. } = self;
+        format!("{job}-{uid}-{subtask}-{generation}-{attempt}-{claim}")
+    }
 }
 
 /// What an operator may reach for when it opens.
@@ -354,6 +408,18 @@ impl<'a> OperatorContext<'a> {
     }
 }
 
+/// Looks whether an operator takes rows of `mode` on an input.
+///
+/// # Errors
+/// A user error that names both.
+pub fn check_mode(factory: &dyn OperatorFactory, input: usize, mode: &Mode) -> Result<()> {
+    if factory.takes(input, mode) {
+        return Ok(());
+    }
+    let name = factory.name();
+    Err(Error::user(format!("{name} does not know what to do with a stream that is {mode}")))
+}
+
 /// The single input schema of an operator that has exactly one.
 ///
 /// # Errors
@@ -362,5 +428,24 @@ pub fn single_input(inputs: &[EdgeSchema]) -> Result<&EdgeSchema> {
     match inputs {
         [input] => Ok(input),
         _ => Err(Error::internal(format!("operator takes one input, the graph gives it {}", inputs.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_an_instances_name_is_another_one_in_another_store_though_all_numbers_agree() {
+        let name = |job: &str, claim: &str| {
+            let (uid, claim) = (Uid::new("sink.a").unwrap(), claim.into());
+            let (subtask, parallelism, max_parallelism) = (1, 2, 128);
+            let (job, generation, attempt) = (job.into(), 3, 4);
+            SubtaskInfo { job, uid, subtask, parallelism, max_parallelism, generation, attempt, claim }
+                .instance_name()
+        };
+        let here = name("jobs/usage", "0123456789abcdef0123456789abcdef");
+        assert_eq!(here, "jobs_usage-sink.a-1-3-4-0123456789abcdef");
+        assert_ne!(here, name("jobs/usage", "fedcba9876543210fedcba9876543210"));
     }
 }

@@ -14,6 +14,7 @@ use crate::checkpoint::CheckpointId;
 use crate::metrics::MetricGroup;
 use crate::operator::{SubtaskInfo, Waker};
 use crate::record::{Batch, EdgeSchema};
+use crate::state::StateIdentity;
 use crate::time::Micros;
 
 /// The stable name of a split, such as `east/flights/3`.
@@ -55,6 +56,11 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// What the positions in a checkpoint are positions in: the topic, the path. A checkpoint of
+    /// another identity is refused. Not what may change freely: addresses, credentials, formats,
+    /// rates, where reading ends.
+    fn identity(&self) -> StateIdentity;
+
     /// Makes the enumerator: fresh when `restored` is `None`.
     ///
     /// # Errors
@@ -93,7 +99,8 @@ pub enum EnumeratorEvent {
         /// What the readers held in the checkpoint that is restored.
         splits: Vec<SplitState>,
     },
-    /// What the discovery found, in the source's own encoding.
+    /// Everything that the discovery knows, in the source's own encoding. Each attempt's enumerator
+    /// hears what is known by then right after [`EnumeratorEvent::Started`], and what is news later.
     Discovered(Vec<u8>),
     /// A reader has read a bounded split to its end.
     Finished {
@@ -161,13 +168,17 @@ pub trait Enumerator: Send {
     fn snapshot(&self) -> Vec<u8>;
 }
 
-/// Looks at the world for an enumerator.
+/// Looks at the world for the enumerators of a source. It belongs to no attempt, and does not
+/// remember whom it told what: a look answers with the whole of what is known, and the coordinator
+/// keeps it, tells it to the enumerator of each attempt, and passes over what is no news.
 pub trait Discovery: Send {
-    /// Looks once; blocks for a bounded time. `None`: nothing new.
+    /// Looks once; blocks for a bounded time. Everything that is known now, in the source's own
+    /// encoding, however often it was said before; the same knowledge has the same bytes. `None`:
+    /// nothing is known, or nothing more than before.
     ///
     /// # Errors
     /// Counted and logged; the next look follows after [`Discovery::interval`].
-    fn poll(&mut self) -> Result<Option<Vec<u8>>>;
+    fn look(&mut self) -> Result<Option<Vec<u8>>>;
 
     /// How long to wait between two looks. Microseconds.
     fn interval(&self) -> Micros;
@@ -188,8 +199,11 @@ pub struct ReaderOpenContext<'a> {
 pub enum ReaderStatus {
     /// More may be there at once: poll again.
     Ready,
-    /// Nothing there now. Poll again when the waker was used, or at this processing time.
+    /// Every split was asked, and none has anything now. Poll again when the waker was used, or at
+    /// this time, by [`ReaderContext::now`].
     Waiting(Option<Micros>),
+    /// The reader takes nothing before this time, whatever is there: a limit of its own.
+    Paused(Micros),
     /// `no_more_splits` was said and every split is read to its end.
     Finished,
 }
@@ -270,6 +284,11 @@ pub enum ReaderEffect {
     Batch(Batch, Vec<SplitRun>),
     /// A batch for a side output (dead letters): 1 and up.
     Side(u16, Batch),
+    /// These splits were asked, and what they had is emitted: one that had nothing is silent, and
+    /// by [`WatermarkStrategy::idle_after`](crate::time::WatermarkStrategy) idle after a while. For a
+    /// reader that is [`Ready`](ReaderStatus::Ready) all the time; [`Waiting`](ReaderStatus::Waiting)
+    /// says so of all splits.
+    Asked(Vec<SplitId>),
     /// How a split takes part in the watermark.
     Activity(SplitId, SplitActivity),
     /// The whole reader's watermark waits (`true`) though it may hold no split: a cluster whose
@@ -309,7 +328,8 @@ impl<'a> ReaderContext<'a> {
         self.effects.push(effect);
     }
 
-    /// The processing time now, in microseconds.
+    /// The time now, in microseconds since some moment: for durations. It runs evenly, and does not
+    /// jump when the system's clock is set; it says nothing about the time of day.
     pub fn now(&self) -> Micros {
         self.now
     }

@@ -14,6 +14,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, OutputIndex, Step,
 };
 use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::Watermark;
 
 /// What the operator under test does wrong, or right.
@@ -51,6 +52,10 @@ impl OperatorFactory for Manners {
     fn outputs(&self, _inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(vec![edge()])
     }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("manners"))
+    }
 }
 
 impl Operator for Manners {
@@ -82,7 +87,7 @@ impl Operator for Manners {
 
     fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
         let list = SnapshotPart::List { name: "seen".into(), items: self.1.clone() };
-        Ok(OperatorSnapshot { parts: vec![list], tasks: Vec::new() })
+        Ok(OperatorSnapshot { parts: vec![list], ..OperatorSnapshot::default() })
     }
 }
 

@@ -12,6 +12,7 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::ColumnarValue;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use crate::expression::{ColumnExpression, PlannedExpression};
@@ -60,6 +61,10 @@ impl OperatorFactory for Filter {
             })?;
         }
         Ok(vec![input.clone()])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 
     fn describe(&self) -> String {

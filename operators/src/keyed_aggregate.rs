@@ -15,6 +15,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::state::columnar::{ColumnarSpec, ColumnarState, Touched};
 use thalweg_engine::{Error, Result};
 
@@ -103,6 +104,12 @@ impl OperatorFactory for KeyedAggregate {
         Ok(vec![EdgeSchema::new(output).with_mode(Mode::Upsert(key))])
     }
 
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        let input = inputs.first()?;
+        let identity = StateIdentity::of("aggregate").keyed_by(&input.schema, &self.key);
+        AggregateSet::identify(&self.aggregates, input, identity)
+    }
+
     fn is_keyed(&self) -> bool {
         true
     }
@@ -143,6 +150,32 @@ pub(crate) fn memory_bytes(own: Option<usize>, cx: &OpenContext<'_>) -> usize {
     own.or_else(|| cx.backend.instance_bytes()).unwrap_or(MEMORY_BYTES_DEFAULT)
 }
 
+impl KeyedAggregateOperator {
+    /// Adds rows to their keys' states, and emits the states that changed.
+    fn update(&mut self, batch: &Batch, cx: &mut OperatorContext<'_>) -> Result<()> {
+        let state = self.state.as_mut().ok_or_else(not_open)?;
+        let records = batch.records();
+        let keys = key_columns(records, &self.config.key);
+        state.look_up(&keys, key_hashes(batch)?, &[], batch.rows_bytes(), &mut self.touched)?;
+        self.set.update(state, records, &self.touched.slots)?;
+
+        let changed = &self.touched.changed;
+        // Every row of another key: the key's columns go on as they are.
+        let mut columns = if changed.len() == records.num_rows() {
+            keys
+        } else {
+            let rows = UInt32Array::from(self.touched.first_rows.clone());
+            keys.iter().map(|key| Ok(take(key, &rows, None)?)).collect::<Result<_>>()?
+        };
+        columns.extend(self.set.emit(state, changed)?);
+        let options = RecordBatchOptions::new().with_row_count(Some(changed.len()));
+        let records = RecordBatch::try_new_with_options(self.output.clone(), columns, &options)?;
+        cx.emit(Batch::new(records));
+        self.keys_in_memory.set(state.len() as i64);
+        Ok(())
+    }
+}
+
 impl Operator for KeyedAggregateOperator {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
         let spec = ColumnarSpec {
@@ -159,25 +192,14 @@ impl Operator for KeyedAggregateOperator {
     }
 
     fn process(&mut self, _input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
-        let state = self.state.as_mut().ok_or_else(not_open)?;
-        let records = batch.records();
-        let keys = key_columns(records, &self.config.key);
-        state.look_up(&keys, key_hashes(&batch)?, &[], &mut self.touched)?;
-        self.set.update(state, records, &self.touched.slots)?;
-
-        let changed = &self.touched.changed;
-        // Every row of another key: the key's columns go on as they are.
-        let mut columns = if changed.len() == records.num_rows() {
-            keys
-        } else {
-            let rows = UInt32Array::from(self.touched.first_rows.clone());
-            keys.iter().map(|key| Ok(take(key, &rows, None)?)).collect::<Result<_>>()?
-        };
-        columns.extend(self.set.emit(state, changed)?);
-        let options = RecordBatchOptions::new().with_row_count(Some(changed.len()));
-        let records = RecordBatch::try_new_with_options(self.output.clone(), columns, &options)?;
-        cx.emit(Batch::new(records));
-        self.keys_in_memory.set(state.len() as i64);
+        let (rows, bytes, mut begin) = (batch.row_count(), batch.rows_bytes(), 0);
+        while begin < rows {
+            let state = self.state.as_ref().ok_or_else(not_open)?;
+            let count = state.rows_at_once(rows - begin, bytes / rows * (rows - begin));
+            let part = if count == rows { batch.clone() } else { batch.slice(begin, count) };
+            self.update(&part, cx)?;
+            begin += count;
+        }
         Ok(Step::Done)
     }
 

@@ -11,6 +11,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode, OP_COLUMN, RESERVED_PREFIX};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use crate::expression::{ColumnExpression, PlannedExpression};
@@ -153,6 +154,10 @@ impl OperatorFactory for Project {
         };
         let time = input.time.and_then(|index| plan.passes(index));
         Ok(vec![EdgeSchema { schema: plan.schema, time, mode }])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 
     fn describe(&self) -> String {

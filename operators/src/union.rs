@@ -3,6 +3,7 @@
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 
 /// Passes on what comes; the streams that feed its one input become one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +24,10 @@ impl OperatorFactory for Union {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(vec![single_input(inputs)?.clone()])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

@@ -6,6 +6,7 @@ use thalweg_engine::graph::{Environment, NodeKind, Partitioner};
 use thalweg_engine::operator::OutputIndex;
 use thalweg_engine::record::{EdgeSchema, Record, Timestamp};
 use thalweg_engine::source::{Enumerator, ReaderOpenContext, Source, SourceReader};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
 use thalweg_operators::process::{KeyedProcess, KeyedProcessExt, ProcessContext};
@@ -38,6 +39,10 @@ impl Source for Readings {
 
     fn output(&self) -> Result<EdgeSchema> {
         Ok(EdgeSchema::new(Reading::schema()))
+    }
+
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("readings")
     }
 
     fn enumerator(&self, _restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod job;
 pub mod prelude;
 pub mod run;
+mod state_directory;
 pub mod testing;
 
 pub use thalweg_connectors as connectors;

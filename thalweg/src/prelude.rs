@@ -11,7 +11,7 @@ pub use thalweg_connectors::print::PrintSink;
 pub use thalweg_connectors::prism::{PrismSink, PrismTarget};
 pub use thalweg_connectors::sink::StreamSink;
 pub use thalweg_connectors::vec::VecSource;
-pub use thalweg_engine::cluster::{JobSummary, Outcome};
+pub use thalweg_engine::cluster::{JobSummary, Outcome, RestartStrategy};
 pub use thalweg_engine::graph::{Environment, Graph, KeyedStream, Stream};
 pub use thalweg_engine::record::{Record, Timestamp};
 pub use thalweg_engine::state::{ListState, MapState, StateSize, ValueState};

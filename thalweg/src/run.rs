@@ -5,9 +5,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use thalweg_engine::checkpoint::{self, CheckpointStorage, MemoryStorage, StoreOptions};
+use thalweg_engine::checkpoint::{self, CarryOver, CheckpointStorage, MemoryStorage, StoreOptions};
 use thalweg_engine::cluster::{
     self, Inbox, JobConfig, JobHandle, JobSummary, Outcome, RestartStrategy, TaskBlame,
 };
@@ -17,6 +16,8 @@ use thalweg_engine::runtime::ChannelBounds;
 use thalweg_engine::state::{MemoryPlan, MemoryRequest, RocksBackend, RocksConfig};
 use thalweg_engine::time::Micros;
 use thalweg_engine::{Error, Result};
+
+use crate::state_directory::StateDirectory;
 
 /// Files that each keyed instance uploads, or downloads, at the same time.
 const TRANSFERS: usize = 2;
@@ -70,7 +71,7 @@ pub struct Job {
 
 impl Job {
     /// A job of this name with one task for each chain, 1 GiB of memory, a checkpoint every 10 s,
-    /// and three restarts.
+    /// and as many restarts as it takes.
     pub fn new(name: &str) -> Job {
         Job {
             config: JobConfig::new(name),
@@ -120,9 +121,44 @@ impl Job {
         self
     }
 
-    /// How often failed tasks are restarted, and how long is waited before, in microseconds.
-    pub fn restarts(mut self, attempts: u32, delay: Micros) -> Job {
-        self.config.coordinator.restart = RestartStrategy::FixedDelay { attempts, delay };
+    /// What happens when tasks fail. The default restarts them any number of times, after delays that
+    /// grow from a second to a minute and begin anew after ten healthy minutes. A checkpoint store that
+    /// is away fails no task: checkpoints wait for it, and the job goes on.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    ///
+    /// let tolerant = RestartStrategy::FailureRate { failures: 5, within: 10 * MINUTE, delay: SECOND };
+    /// let job = Job::new("usage").restart(tolerant);
+    /// ```
+    pub fn restart(mut self, strategy: RestartStrategy) -> Job {
+        self.config.coordinator.restart = strategy;
+        self
+    }
+
+    /// So many checkpoints that fail in a row end the job. The default is that no number does.
+    pub fn checkpoint_failures_max(mut self, failures: u32) -> Job {
+        self.config.coordinator.checkpoint_failures_max = Some(failures);
+        self
+    }
+
+    /// Lets the state of operators that the job has no more be dropped at the restore: those that had
+    /// this uid. Without that it is refused by name.
+    pub fn allow_dropped_state(mut self, uid: &str) -> Job {
+        self.config.changes.dropped.insert(uid.to_string());
+        self
+    }
+
+    /// Lets the operator of this uid start empty when its state in the checkpoint is another one than
+    /// it keeps now: another key, window, topic. Without that it is refused by name.
+    pub fn start_empty(mut self, uid: &str) -> Job {
+        self.config.changes.start_empty.insert(uid.to_string());
+        self
+    }
+
+    /// Passes over what is in the store: reads everything again, with empty state.
+    pub fn start_over(mut self) -> Job {
+        self.config.changes.start_over = true;
         self
     }
 
@@ -159,7 +195,8 @@ impl Job {
     /// Runs the job to its end.
     ///
     /// # Errors
-    /// As [`Job::start`]; and what the job failed with.
+    /// As [`Job::start`]; a user error when the job does not fit its last checkpoint; and what the
+    /// job failed with.
     pub fn run(self, environment: &Environment) -> Result<JobSummary> {
         let summary = self.start(environment)?.wait()?;
         match &summary.outcome {
@@ -169,8 +206,26 @@ impl Job {
                 TaskBlame::Internal => Error::internal(error),
             }),
             Outcome::Fenced { error } => Err(Error::external(error).permanent()),
+            Outcome::Refused { error } => Err(Error::user(error)),
+            Outcome::Stuck { error, .. } => Err(Error::user(error)),
             Outcome::Completed | Outcome::Stopped | Outcome::Abandoned => Ok(summary),
         }
+    }
+
+    /// What a run would take over from the newest checkpoint in the job's store; `None` when there is
+    /// none. Reads the store and claims nothing: a job that runs is not disturbed.
+    ///
+    /// # Errors
+    /// A user error with all mistakes that were made in building the job; an external one when the
+    /// store cannot be read.
+    pub fn outlook(self, environment: &Environment) -> Result<Option<CarryOver>> {
+        self.outlook_of(&environment.build()?)
+    }
+
+    /// As [`Job::outlook`], of a graph.
+    pub(crate) fn outlook_of(self, graph: &Graph) -> Result<Option<CarryOver>> {
+        let storage = open_store(self.store, &StoreOptions::from_environment())?;
+        cluster::outlook(storage.as_ref(), &self.config, graph)
     }
 
     /// Starts a graph whose memory is divided already.
@@ -178,24 +233,28 @@ impl Job {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut options = StoreOptions::from_environment();
         options.file_bytes = Some(bytes(memory.upload_bytes));
-        let storage = match self.store {
-            Store::Own => Arc::new(MemoryStorage::default()),
-            Store::Url(url) => checkpoint::open(&url, &options)?,
-            Store::Given(storage) => storage,
-        };
-        let directory = StateDirectory::of(&self.config.name, self.state_directory);
+        let storage = open_store(self.store, &options)?;
+        let directory = StateDirectory::of(&self.config.name, self.state_directory)?;
         let rocks = RocksConfig {
             block_cache_bytes: bytes(memory.block_cache_bytes),
             write_buffer_bytes: bytes(memory.write_buffer_bytes),
             instance_bytes: Some(bytes(memory.cache_bytes_per_instance)),
             transfers: TRANSFERS,
-            ..RocksConfig::new(directory.0.clone())
+            ..RocksConfig::new(directory.path())
         };
         let backend = Arc::new(RocksBackend::new(rocks)?);
         let bounds = ChannelBounds { bytes_max: bytes(memory.channel_bytes), ..ChannelBounds::default() };
         let handle = cluster::start(graph, self.config, storage, backend, self.registry, bounds)?;
         Ok(RunningJob { handle, _directory: directory })
     }
+}
+
+fn open_store(store: Store, options: &StoreOptions) -> Result<Arc<dyn CheckpointStorage>> {
+    Ok(match store {
+        Store::Own => Arc::new(MemoryStorage::default()),
+        Store::Url(url) => checkpoint::open(&url, options)?,
+        Store::Given(storage) => storage,
+    })
 }
 
 /// Divides `limit_bytes` over what the graph will run, counted before anything does.
@@ -275,28 +334,5 @@ impl RunningJob {
     /// An internal error when the coordinator's thread panicked.
     pub fn wait(self) -> Result<JobSummary> {
         self.handle.wait()
-    }
-}
-
-/// Where the job's RocksDB keeps its files. They are worth nothing once the job is over.
-struct StateDirectory(PathBuf);
-
-impl StateDirectory {
-    /// One that no other job of this process, and no other process, has.
-    fn of(job: &str, given: Option<PathBuf>) -> StateDirectory {
-        static STARTED: AtomicU64 = AtomicU64::new(0);
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let below = given.unwrap_or_else(|| std::env::temp_dir().join("thalweg-state"));
-        StateDirectory(below.join(format!("{job}-{}-{number}", std::process::id())))
-    }
-}
-
-impl Drop for StateDirectory {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %self.0.display(), %error, "cannot remove the state's directory");
-        }
     }
 }

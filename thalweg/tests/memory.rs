@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "memory/gateway.rs"]
+mod gateway;
+#[path = "memory/long_texts.rs"]
+mod long_texts;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;

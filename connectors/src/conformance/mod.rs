@@ -1,8 +1,10 @@
-//! What every source and every sink owes, as suites that a new one passes before it lands. They
+//! What every source, every sink and every way to Kafka owes, as suites that a new one passes before it lands. They
 //! call the engine's traits directly: no runtime, no thread, no clock.
 //!
 //! A suite answers with an error that says what was broken, so that it can be used from any test.
 
+#[cfg(feature = "kafka")]
+pub mod kafka_client;
 pub mod sink;
 pub mod source;
 

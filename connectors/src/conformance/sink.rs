@@ -1,6 +1,7 @@
 //! What every two-phase sink owes: nothing is visible before its commit; committing twice is
 //! committing once; a committable needs nothing but itself, also in another process; the rows of
-//! an aborted checkpoint ride with the next; what a crash left uncommitted is never seen.
+//! an aborted checkpoint ride with the next; what a crash left uncommitted is never seen; a fresh
+//! start in another store, where generations count from 1 again, is not taken for a repetition.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -8,12 +9,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::SchemaRef;
-use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite, SnapshotTask};
+use thalweg_engine::checkpoint::log::fresh_nonce;
+use thalweg_engine::checkpoint::{Cancellation, CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
-use thalweg_engine::operator::{
-    OpenContext, Operator, OperatorContext, OperatorSnapshot, SubtaskInfo, Waker,
-};
+use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, SubtaskInfo, Waker};
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::sink::Committable;
 use thalweg_engine::state::{KvStore, RestoredState, StateBackend, StoreSite};
@@ -51,6 +51,8 @@ pub struct SinkSuite<'a> {
     pub visible: &'a dyn Fn() -> Result<Vec<i64>>,
     /// Where checkpoints are.
     pub storage: Arc<dyn CheckpointStorage>,
+    /// Where they are at a fresh start: another store.
+    pub other_storage: Arc<dyn CheckpointStorage>,
 }
 
 impl SinkSuite<'_> {
@@ -64,11 +66,13 @@ impl SinkSuite<'_> {
         let outputs = parts.factory.outputs(&[EdgeSchema::new(suite_schema()?)])?;
         ensure(outputs.is_empty(), || "a sink has no outputs".to_string())?;
 
-        let mut first = self.open(1)?;
+        let claim = fresh_nonce();
+        let mut first = self.open(1, &claim, &self.storage)?;
         self.commits_once(&mut first).context(|| "commit".to_string())?;
         self.aborted_rides_with_the_next(&mut first).context(|| "abort".to_string())?;
         self.two_in_flight(&mut first).context(|| "two checkpoints in flight".to_string())?;
-        self.crash_between_prepare_and_commit(first).context(|| "crash".to_string())
+        self.crash_between_prepare_and_commit(first, &claim).context(|| "crash".to_string())?;
+        self.fresh_start_in_another_store().context(|| "another store".to_string())
     }
 
     fn commits_once(&self, sink: &mut Instance) -> Result<()> {
@@ -117,7 +121,7 @@ impl SinkSuite<'_> {
         self.expect(20_050, "after both")
     }
 
-    fn crash_between_prepare_and_commit(&self, mut sink: Instance) -> Result<()> {
+    fn crash_between_prepare_and_commit(&self, mut sink: Instance, claim: &str) -> Result<()> {
         sink.write(20_050..20_060)?;
         let prepared = self.prepare(&mut sink, 8)?;
         sink.write(20_060..20_070)?;
@@ -126,7 +130,7 @@ impl SinkSuite<'_> {
         drop(sink);
         // Checkpoint 8 is restored; 9 was never published, its rows and those behind come again.
         drop(lost);
-        let mut restored = self.open(2)?;
+        let mut restored = self.open(2, claim, &self.storage)?;
         restored.write(20_060..20_070)?;
         self.commit(&prepared)?;
         self.expect(20_060, "after the restored commit")?;
@@ -138,7 +142,17 @@ impl SinkSuite<'_> {
         restored.write(20_070..20_080)?;
         let last = self.prepare(&mut restored, 11)?;
         self.commit(&last)?;
-        self.expect(20_080, "at the end")
+        self.expect(20_080, "at the end of the second attempt")
+    }
+
+    /// Job, uid, generation, attempt, subtask, checkpoint: all are those of the first instance. Only
+    /// the claim is another one.
+    fn fresh_start_in_another_store(&self) -> Result<()> {
+        let mut fresh = self.open(1, &fresh_nonce(), &self.other_storage)?;
+        fresh.write(20_080..20_090)?;
+        let prepared = self.prepare(&mut fresh, 1)?;
+        self.commit_in(&prepared, &self.other_storage)?;
+        self.expect(20_090, "at the end")
     }
 
     /// Rows `0..count` are visible, each once.
@@ -150,7 +164,7 @@ impl SinkSuite<'_> {
         })
     }
 
-    fn open(&self, attempt: u64) -> Result<Instance> {
+    fn open(&self, attempt: u64, claim: &str, storage: &Arc<dyn CheckpointStorage>) -> Result<Instance> {
         let info = SubtaskInfo {
             job: "conformance".into(),
             uid: Uid::new("sink")?,
@@ -159,6 +173,7 @@ impl SinkSuite<'_> {
             max_parallelism: 128,
             generation: 1,
             attempt,
+            claim: claim.into(),
         };
         let backend: Arc<dyn StateBackend> = Arc::new(NoState);
         let mut operator = (self.make)().factory.create()?;
@@ -166,34 +181,31 @@ impl SinkSuite<'_> {
             info: &info,
             restored: &RestoredState::default(),
             backend: &backend,
-            storage: &self.storage,
+            storage,
             metrics: &MetricGroup::default(),
             waker: &Waker::new(|| ()),
             now: 0,
             has_keyed_state: false,
         };
         operator.open(&mut cx)?;
-        Ok(Instance { operator, uid: info.uid })
+        Ok(Instance { operator, uid: info.uid, storage: storage.clone() })
     }
 
     /// Snapshots, and runs the snapshot's tasks, as a published checkpoint does.
     fn prepare(&self, sink: &mut Instance, number: u64) -> Result<Vec<Committable>> {
-        let OperatorSnapshot { mut parts, tasks } = sink.operator.snapshot(id(number))?;
+        let snapshot = sink.operator.snapshot(id(number))?;
         let site = SnapshotSite {
-            storage: Arc::clone(&self.storage),
+            storage: Arc::clone(&sink.storage),
             job_path: "conformance".into(),
             checkpoint: id(number),
             uid: sink.uid.clone(),
             subtask: 0,
             known: Arc::default(),
             scratch: std::env::temp_dir(),
+            cancelled: Cancellation::default(),
         };
-        for task in tasks {
-            let task: SnapshotTask = task;
-            parts.extend(task(&site)?);
-        }
         let mut committables = Vec::new();
-        for part in parts {
+        for part in snapshot.make(&site)? {
             if let SnapshotPart::Committable(committable) = part {
                 let bytes = committable.payload.len();
                 ensure(bytes <= COMMITTABLE_BYTES_MAX, || format!("a committable of {bytes} bytes"))?;
@@ -206,8 +218,12 @@ impl SinkSuite<'_> {
 
     /// Commits as another process would.
     fn commit(&self, committables: &[Committable]) -> Result<()> {
+        self.commit_in(committables, &self.storage)
+    }
+
+    fn commit_in(&self, committables: &[Committable], storage: &Arc<dyn CheckpointStorage>) -> Result<()> {
         let committer = (self.make)().committer.ok_or_else(|| broken("no committer"))?;
-        committer.commit(committables, self.storage.as_ref(), &|| false)
+        committer.commit(committables, storage.as_ref(), &|| false)
     }
 }
 
@@ -218,6 +234,7 @@ fn id(number: u64) -> CheckpointId {
 struct Instance {
     operator: Box<dyn Operator>,
     uid: Uid,
+    storage: Arc<dyn CheckpointStorage>,
 }
 
 impl Instance {
@@ -265,7 +282,7 @@ impl CheckpointStorage for NoStorage {
         Err(refused())
     }
 
-    fn put_file(&self, _path: &str, _local: &std::path::Path) -> Result<u64> {
+    fn put_file(&self, _path: &str, _local: &std::path::Path, _cancelled: &Cancellation) -> Result<u64> {
         Err(refused())
     }
 

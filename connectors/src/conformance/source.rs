@@ -1,6 +1,6 @@
 //! What every bounded source owes: a restore from any snapshot goes on exactly there, at any
 //! parallelism; splits that are given back go on exactly there; a split is reported finished once;
-//! batches have the schema and their runs add up.
+//! batches have the schema, their runs add up, and they are of bounded rows and bytes (H8).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
 use thalweg_engine::operator::{SubtaskInfo, Waker};
 use thalweg_engine::record::{Batch, EdgeSchema};
+use thalweg_engine::runtime::{TARGET_BYTES, TARGET_ROWS};
 use thalweg_engine::source::{
     Enumerator, EnumeratorAction, EnumeratorEvent, ReaderContext, ReaderEffect, ReaderOpenContext,
     ReaderStatus, Source, SourceReader, SplitId, SplitRun, SplitState,
@@ -160,8 +161,13 @@ impl<'a> Run<'a> {
         }
         run.tell(EnumeratorEvent::Started { parallelism, splits })?;
         if let Some(mut discovery) = source.discovery()?
-            && let Some(found) = discovery.poll()?
+            && let Some(found) = discovery.look()?
         {
+            let again = discovery.look()?;
+            ensure(again.is_none_or(|again| again == found), || {
+                "another look at the same world knows something else".to_string()
+            })?;
+            run.tell(EnumeratorEvent::Discovered(found.clone()))?;
             run.tell(EnumeratorEvent::Discovered(found))?;
         }
         Ok(run)
@@ -176,6 +182,7 @@ impl<'a> Run<'a> {
             max_parallelism: 128,
             generation: 1,
             attempt: 1,
+            claim: "test".into(),
         };
         let (waker, metrics) = (Waker::new(|| ()), MetricGroup::default());
         self.source.reader(&ReaderOpenContext { info: &info, waker: &waker, metrics: &metrics })
@@ -233,6 +240,10 @@ impl<'a> Run<'a> {
             ReaderEffect::Message(message) => {
                 self.tell(EnumeratorEvent::FromReader { subtask: reader as u32, message })
             }
+            ReaderEffect::Asked(splits) => {
+                let finished = splits.iter().find(|split| self.finished.contains(split));
+                ensure(finished.is_none(), || format!("finished split {finished:?} was asked"))
+            }
             ReaderEffect::Side(..) | ReaderEffect::Activity(..) | ReaderEffect::Hold(_) => Ok(()),
         }
     }
@@ -244,6 +255,10 @@ impl<'a> Run<'a> {
         let total: usize = runs.iter().map(|run| run.rows).sum();
         ensure(total == batch.row_count(), || {
             format!("runs of {total} rows for {} rows", batch.row_count())
+        })?;
+        let (count, bytes) = (batch.row_count(), batch.rows_bytes());
+        ensure(count == 1 || (count <= TARGET_ROWS && bytes <= 2 * TARGET_BYTES), || {
+            format!("a batch of {count} rows and {bytes} bytes")
         })?;
         let mut rows = comparable_rows(batch.records())?.into_iter();
         for run in runs {
@@ -273,6 +288,10 @@ impl<'a> Run<'a> {
                 ReaderStatus::Waiting(until) => {
                     waiting += 1;
                     wake = [wake, until].into_iter().flatten().min();
+                }
+                ReaderStatus::Paused(until) => {
+                    waiting += 1;
+                    wake = Some(wake.map_or(until, |wake: Micros| wake.min(until)));
                 }
             }
             // Everybody waits: time goes on to the first that wants to be woken.

@@ -12,6 +12,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::state::key_encoding::{KeyEncoder, hash_key};
 use thalweg_engine::time::{Micros, Watermark};
 use thalweg_engine::{Error, Result};
@@ -118,6 +119,12 @@ impl OperatorFactory for Deduplicate {
         let (schema, kept) = without_ids(&input.schema);
         let time = input.time.and_then(|time| kept.iter().position(|&column| column == time));
         Ok(vec![EdgeSchema { schema, time, mode: input.mode.clone() }])
+    }
+
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        let input = &inputs.first()?.schema;
+        let key: Vec<usize> = input.index_of(PRODUCER).into_iter().collect();
+        Some(StateIdentity::of("deduplicate").keyed_by(input, &key))
     }
 
     fn is_keyed(&self) -> bool {

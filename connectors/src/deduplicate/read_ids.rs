@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use thalweg_engine::metrics::Counter;
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use crate::record_id::RecordId;
@@ -60,6 +61,10 @@ impl OperatorFactory for ReadRecordIds {
             return Err(Error::user(format!("column {:?} is {data_type}, not binary", self.header)));
         }
         Ok(vec![EdgeSchema { schema: with_ids(&input.schema), ..input.clone() }])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

@@ -1,6 +1,5 @@
 //! Commits staged files by renaming them.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +7,8 @@ use thalweg_engine::checkpoint::CheckpointStorage;
 use thalweg_engine::sink::{Committable, Committer};
 use thalweg_engine::{Error, Result};
 
-use super::io_error;
 use super::staged::staged_path;
+use super::{io_error, sync_directory};
 use crate::position;
 
 /// A file sink's committable.
@@ -43,10 +42,7 @@ impl Committer for FileCommitter {
             for file in &prepared.files {
                 commit(&prepared.directory, file)?;
             }
-            // The names are on disk, too.
-            let directory = &prepared.directory;
-            let synced = File::open(directory).and_then(|directory| directory.sync_all());
-            synced.map_err(|error| io_error(directory, "cannot bring its names to disk", error))?;
+            sync_directory(&prepared.directory)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use thalweg_engine::runtime::TARGET_BYTES;
 use thalweg_engine::{Context, Error, Result};
 
 use super::{FileFormat, FilePosition, io_error};
@@ -13,7 +14,7 @@ use crate::format::{Decoded, Decoder, Format};
 /// Read from the file at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// A chunk ends after so many bytes of records...
-const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
+const CHUNK_BYTES_MAX: usize = TARGET_BYTES;
 /// ...or so many records.
 const CHUNK_RECORDS_MAX: usize = 8_192;
 /// A record is at most this long: what holds a longer one is not a file of records.

@@ -1,4 +1,4 @@
-//! Which files a path names. Looks once: the set of splits of a bounded source is fixed.
+//! Which files a path names. The first listing that an enumerator hears fixes its splits.
 
 use std::path::{Path, PathBuf};
 
@@ -21,25 +21,20 @@ enum Found {
 
 pub(super) struct FileListing {
     path: PathBuf,
-    looked: bool,
 }
 
 impl FileListing {
     pub(super) fn new(path: PathBuf) -> FileListing {
-        FileListing { path, looked: false }
+        FileListing { path }
     }
 }
 
 impl Discovery for FileListing {
-    fn poll(&mut self) -> Result<Option<Vec<u8>>> {
-        if self.looked {
-            return Ok(None);
-        }
+    fn look(&mut self) -> Result<Option<Vec<u8>>> {
         let found = match list(&self.path) {
             Ok(files) => Found::Files(files),
             Err(error) => Found::Nothing(error.to_string()),
         };
-        self.looked = true;
         position::encode(&found).map(Some)
     }
 

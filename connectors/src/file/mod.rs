@@ -24,6 +24,7 @@ use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::source::{
     Discovery, Enumerator, ReaderOpenContext, Source, SourceReader, SplitId, SplitState,
 };
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 pub use parquet::parquet_schema;
@@ -117,6 +118,16 @@ impl Source for FileSource {
         })
     }
 
+    fn identity(&self) -> StateIdentity {
+        let positions = match self.format {
+            FileFormat::Lines(_) | FileFormat::Csv(_) => "bytes",
+            FileFormat::Parquet(_) => "parquet rows",
+        };
+        StateIdentity::of("file source")
+            .with("path", self.path.display().to_string())
+            .with("positions in", positions)
+    }
+
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         Ok(Box::new(FixedSplits::discovered(restored, FilePosition::bytes_left, listing::read)?))
     }
@@ -160,6 +171,12 @@ impl FilePosition {
         let position: Result<FilePosition> = position::decode(&split.position, "the position");
         position.map_or(0, |position| position.bytes.saturating_sub(position.next))
     }
+}
+
+/// Brings the names in a directory to disk: a file that is synced may still lose its name.
+fn sync_directory(directory: &Path) -> Result<()> {
+    let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| io_error(directory, "cannot bring its names to disk", error))
 }
 
 /// An error of the file system, with the path.

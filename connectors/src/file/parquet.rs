@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use ::parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, SchemaRef};
+use thalweg_engine::runtime::TARGET_BYTES;
 use thalweg_engine::{Context, Error, Result};
 
 use super::{FilePosition, io_error};
 use crate::format::with_string_views;
 
-/// Rows of a batch.
+/// Rows of a batch, unless they are long.
 const BATCH_ROWS: usize = 8_192;
 
 /// The columns of a Parquet file, strings as `Utf8View`.
@@ -60,13 +62,14 @@ impl OpenParquet {
             .map(|(index, _)| index)
             .collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+        let batch_rows = batch_rows(builder.metadata(), &mask);
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         if position.next > rows {
             let (path, next) = (path.display(), position.next);
             let message = format!("{path}: it was read up to row {next} and has {rows} rows now");
             return Err(Error::external(message).permanent());
         }
-        let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+        let builder = builder.with_projection(mask).with_batch_size(batch_rows);
         let reader = builder.with_offset(position.next as usize).build();
         let rows = reader.map_err(|error| damaged(path, error))?;
         Ok(OpenParquet { path: path.to_path_buf(), schema: Arc::clone(schema), rows, position })
@@ -98,6 +101,17 @@ impl OpenParquet {
         let fitted = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options);
         fitted.map_err(|error| Error::user("rows do not fit the schema").caused_by(error))
     }
+}
+
+/// Rows of a batch: fewer, where the columns that are read are long on average.
+fn batch_rows(metadata: &ParquetMetaData, mask: &ProjectionMask) -> usize {
+    let of_group = |group: &RowGroupMetaData| {
+        let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes: i64 = columns.map(|(_, column)| column.uncompressed_size()).sum();
+        usize::try_from(bytes / group.num_rows().max(1)).unwrap_or(0)
+    };
+    let row_bytes = metadata.row_groups().iter().map(of_group).max().unwrap_or(0);
+    (TARGET_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS)
 }
 
 /// Casts without losing a value to a null.

@@ -6,6 +6,7 @@ use std::path::Path;
 use thalweg_engine::checkpoint::CheckpointId;
 use thalweg_engine::metrics::{Counter, MetricGroup};
 use thalweg_engine::record::Batch;
+use thalweg_engine::runtime::TARGET_BYTES;
 use thalweg_engine::source::{ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitId, SplitState};
 use thalweg_engine::{Context, Error, Result};
 
@@ -80,11 +81,13 @@ impl FileReader {
                 Ok(at_end)
             }
             OpenFile::Parquet(file) => {
-                let Some(batch) = file.read_batch()? else {
+                let Some(batch) = file.read_batch()?.map(Batch::new) else {
                     return Ok(true);
                 };
-                if batch.num_rows() > 0 {
-                    cx.emit(id, Batch::new(batch));
+                // Rows of a dictionary can be longer than what was read.
+                let rows = batch.rows_within(TARGET_BYTES);
+                for first in (0..batch.row_count()).step_by(rows) {
+                    cx.emit(id, batch.slice(first, rows.min(batch.row_count() - first)));
                 }
                 Ok(false)
             }

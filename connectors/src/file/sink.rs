@@ -10,10 +10,11 @@ use thalweg_engine::operator::{
 };
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::sink::Committable;
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
 use super::commit::{CommittedFile, FileCommitter, Prepared};
-use super::staged::StagedFile;
+use super::staged::{ROW_GROUP_BYTES, StagedFile};
 use crate::epochs::Unconfirmed;
 use crate::format::{CsvEncoder, EncodedRows, Encoder, JsonEncoder};
 use crate::position;
@@ -54,7 +55,8 @@ impl FileSinkFormat {
 }
 
 /// Writes append rows to files in a directory: one file for each instance and checkpoint with
-/// rows, named `<job>-<uid>-<subtask>-<generation>-<attempt>-<n>`.
+/// rows, named `<job>-<uid>-<subtask>-<generation>-<attempt>-<claim>-<n>`. The claim is new with
+/// each start of the job, in whatever checkpoint store: no two files ever have one name.
 ///
 /// Exactly once, by two-phase commit: a file is written in the directory's `.staging`, brought to
 /// disk when its checkpoint is taken, and renamed when the checkpoint has committed. So what is in
@@ -118,6 +120,18 @@ impl OperatorFactory for FileSink {
         Ok(Vec::new())
     }
 
+    fn memory_bytes(&self, parallelism: u32) -> u64 {
+        match self.format {
+            // The row group that is being made, and the one before it, which a snapshot finishes.
+            FileSinkFormat::Parquet => u64::from(parallelism) * 2 * ROW_GROUP_BYTES as u64,
+            FileSinkFormat::Json(_) | FileSinkFormat::Csv { .. } => 0,
+        }
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("file sink"))
+    }
+
     fn describe(&self) -> String {
         format!("{} {:?}", self.name(), self.format)
     }
@@ -125,8 +139,7 @@ impl OperatorFactory for FileSink {
 
 struct FileWriter {
     sink: FileSink,
-    /// The operator, and the beginning of its files' names: no other instance, attempt or
-    /// generation of the job has it.
+    /// The operator, and the beginning of its files' names: no other instance has or had it.
     instance: Option<(Uid, String)>,
     sequence: u64,
     encoder: Option<Box<dyn Encoder>>,
@@ -143,12 +156,7 @@ impl FileWriter {
 
 impl Operator for FileWriter {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
-        let info = cx.info;
-        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
-        let job: String = info.job.chars().map(plain).collect();
-        let (uid, subtask) = (&info.uid, info.subtask);
-        let stem = format!("{job}-{uid}-{subtask}-{}-{}", info.generation, info.attempt);
-        self.instance = Some((uid.clone(), stem));
+        self.instance = Some((cx.info.uid.clone(), cx.info.instance_name()));
         Ok(())
     }
 

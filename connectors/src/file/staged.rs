@@ -1,6 +1,6 @@
 //! A file that is being written and nobody may see yet.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use thalweg_engine::{Error, Result};
 
-use super::io_error;
 use super::sink::FileSinkFormat;
+use super::{io_error, sync_directory};
 use crate::format::{EncodedRows, Encoder};
 
 /// The directory, inside the target directory, of files that are not committed.
 const STAGING: &str = ".staging";
-/// A Parquet row group is written out when it holds so many bytes.
-const ROW_GROUP_BYTES: usize = 64 * 1024 * 1024;
+/// A Parquet row group is written out when it holds so many bytes in memory.
+pub(super) const ROW_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where a file of this name is before its commit.
 pub(super) fn staged_path(directory: &Path, name: &str) -> PathBuf {
@@ -43,7 +43,7 @@ pub(super) struct StagedFile {
 }
 
 impl StagedFile {
-    /// Makes a file whose name neither a staged nor a committed file has: `stem-<n>.<extension>`.
+    /// Makes the file `stem-<n>.<extension>`; the stem is the instance's own.
     pub(super) fn create(
         directory: &Path,
         stem: &str,
@@ -53,24 +53,14 @@ impl StagedFile {
     ) -> Result<StagedFile> {
         let staging = directory.join(STAGING);
         std::fs::create_dir_all(&staging).map_err(|error| io_error(&staging, "cannot create", error))?;
-        loop {
-            let name = format!("{stem}-{sequence:06}.{}", format.extension());
-            *sequence += 1;
-            // A run with another checkpoint store may count its generations from 1 again.
-            if directory.join(&name).exists() {
-                continue;
-            }
-            let path = staging.join(&name);
-            let file = match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(io_error(&path, "cannot create", error)),
-            };
-            let output = file.try_clone().map_err(|error| io_error(&path, "cannot open twice", error))?;
-            let writer =
-                Self::begin(output, format, schema).map_err(|e| e.context(path.display().to_string()))?;
-            return Ok(StagedFile { name, path, writer: Mutex::new(Some(writer)), file });
-        }
+        let name = format!("{stem}-{sequence:06}.{}", format.extension());
+        *sequence += 1;
+        let path = staging.join(&name);
+        let file = File::create_new(&path).map_err(|error| io_error(&path, "cannot create", error))?;
+        let output = file.try_clone().map_err(|error| io_error(&path, "cannot open twice", error))?;
+        let writer =
+            Self::begin(output, format, schema).map_err(|e| e.context(path.display().to_string()))?;
+        Ok(StagedFile { name, path, writer: Mutex::new(Some(writer)), file })
     }
 
     fn begin(output: File, format: &FileSinkFormat, schema: &SchemaRef) -> Result<Writer> {
@@ -113,7 +103,7 @@ impl StagedFile {
             }
             (Some(Writer::Parquet(output)), _) => {
                 let written = output.write(records).and_then(|()| {
-                    if output.in_progress_size() > ROW_GROUP_BYTES { output.flush() } else { Ok(()) }
+                    if output.memory_size() > ROW_GROUP_BYTES { output.flush() } else { Ok(()) }
                 });
                 written.map_err(|error| refused(error).context(self.path.display().to_string()))
             }
@@ -134,6 +124,11 @@ impl StagedFile {
             None => {}
         }
         self.file.sync_all().map_err(failed)?;
+        // Its name, too, and that of the staging directory, which may be new.
+        let staging = self.path.parent().unwrap_or(Path::new("."));
+        for directory in [Some(staging), staging.parent()].into_iter().flatten() {
+            sync_directory(directory)?;
+        }
         *writer = None;
         Ok(self.file.metadata().map_err(failed)?.len())
     }

@@ -2,8 +2,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::array::cast::AsArray;
+use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::MetricGroup;
@@ -92,6 +92,23 @@ fn files_of_every_kind_hold_the_same_rows_and_are_sources() {
 }
 
 #[test]
+fn h8_long_rows_of_any_file_come_in_batches_of_bounded_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = |name: &str| root.path().join(name);
+    // Few texts many times, which Parquet keeps in a dictionary, and texts of their own.
+    let texts = |row: usize| if row < 1_500 { "x".repeat(4_000 + row % 2) } else { format!("{row:0>4000}") };
+    let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..3_000).map(texts)));
+    let rows = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+    write(&directory("json").join("a.jsonl"), &json_lines(&rows));
+    write(&directory("parquet").join("a.parquet"), &parquet(&rows));
+    let json = FileSource::lines(directory("json"), Json::new(&rows.schema()));
+    let columns = FileSource::parquet(directory("parquet"), &rows.schema());
+    let expected = rows_of(&json, 1).unwrap();
+    assert_eq!(expected.len(), 3_000);
+    assert!(rows_of(&columns, 1).unwrap() == expected);
+}
+
+#[test]
 fn parquet_columns_are_found_by_name_and_cast() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a.parquet");
@@ -126,11 +143,12 @@ fn effects(source: &FileSource) -> Result<Vec<ReaderEffect>, String> {
         max_parallelism: 128,
         generation: 1,
         attempt: 1,
+        claim: "test".into(),
     };
     let (waker, metrics) = (Waker::new(|| ()), MetricGroup::default());
     let mut reader =
         source.reader(&ReaderOpenContext { info: &info, waker: &waker, metrics: &metrics }).unwrap();
-    let found = source.discovery().unwrap().unwrap().poll().unwrap().unwrap();
+    let found = source.discovery().unwrap().unwrap().look().unwrap().unwrap();
     let mut enumerator = source.enumerator(None).unwrap();
     let mut effects = Vec::new();
     let mut cx = ReaderContext::new(&mut effects, 0);
@@ -254,6 +272,7 @@ fn a_file_sink_writes_exactly_once() {
             make: &|| kind(&path).0.into_parts(),
             visible: &|| Ok(if files() { committed(kind(&path).1) } else { Vec::new() }),
             storage: Arc::new(NoStorage),
+            other_storage: Arc::new(NoStorage),
         };
         suite.check().unwrap();
     }
@@ -276,16 +295,17 @@ fn a_second_run_with_the_same_names_adds_files_and_replaces_none() {
                 rows.sort_unstable();
                 count.set(rows.len());
                 if run == 2 {
-                    let mut earlier = (0..20_080).peekable();
+                    let mut earlier = (0..20_090).peekable();
                     rows.retain(|n| earlier.next_if_eq(n).is_none());
                 }
                 Ok(rows)
             },
             storage: Arc::new(NoStorage),
+            other_storage: Arc::new(NoStorage),
         };
         suite.check().unwrap();
     }
-    assert_eq!(count.get(), 2 * 20_080);
+    assert_eq!(count.get(), 2 * 20_090);
 }
 
 #[test]

@@ -14,6 +14,11 @@ use thalweg_engine::{Error, Result};
 
 use super::zipf::Zipf;
 
+/// A string's view.
+const VIEW_BYTES: usize = size_of::<u128>();
+/// The longest number of a key.
+const KEY_DIGITS_MAX: usize = 20;
+
 /// How often each key comes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KeyDistribution {
@@ -96,6 +101,17 @@ impl Generate {
             Generate::Float { .. } => DataType::Float64,
             Generate::TextKey { .. } | Generate::Text { .. } | Generate::OneOf(_) => DataType::Utf8View,
             Generate::Time { .. } => time_type(),
+        }
+    }
+
+    /// What a value takes at most, in bytes.
+    pub(super) fn value_bytes_max(&self) -> usize {
+        let text = |bytes: usize| VIEW_BYTES + bytes;
+        match self {
+            Generate::TextKey { prefix, .. } => text(prefix.len() + KEY_DIGITS_MAX),
+            Generate::Text { max_bytes, .. } => text(*max_bytes),
+            Generate::OneOf(values) => text(values.iter().map(String::len).max().unwrap_or(0)),
+            _ => size_of::<u64>(),
         }
     }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::source::{Enumerator, ReaderOpenContext, Source, SourceReader, SplitId, SplitState};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 pub use column::{Generate, KeyDistribution};
@@ -25,7 +26,7 @@ use reader::{GeneratorReader, SplitPosition};
 use crate::deal::FixedSplits;
 use crate::position;
 
-/// Rows of a batch, and of a block that goes to one split.
+/// Rows of a batch, unless they are long, and of a block that goes to one split.
 pub const BLOCK_ROWS: u64 = 8_192;
 
 /// A source of generated rows.
@@ -116,6 +117,10 @@ impl Source for Generator {
             generate.check().context(|| format!("generator column {name:?}"))?;
         }
         Ok(EdgeSchema::new(self.schema()))
+    }
+
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("generator").with("seed", self.seed.to_string())
     }
 
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
@@ -213,6 +218,8 @@ mod tests {
     fn a_generator_is_a_source() {
         SourceSuite::new(every_kind().count(40_001).splits(3)).check().unwrap();
         SourceSuite::new(every_kind().count(0)).check().unwrap();
+        let long = Generator::new([("text", Generate::Text { min_bytes: 3_000, max_bytes: 4_096 })]);
+        SourceSuite::new(long.count(1_200)).check().unwrap();
         SourceSuite::new(every_kind().count(30_000).rows_per_second(1_000_000)).check().unwrap();
     }
 

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use thalweg_engine::checkpoint::CheckpointId;
 use thalweg_engine::record::Batch;
+use thalweg_engine::runtime::TARGET_BYTES;
 use thalweg_engine::source::{ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitId, SplitState};
 use thalweg_engine::time::{MILLI, Micros, SECOND};
 use thalweg_engine::{Context, Result};
@@ -57,12 +58,14 @@ pub(super) struct GeneratorReader {
 impl GeneratorReader {
     pub(super) fn new(generator: &Generator, schema: SchemaRef) -> GeneratorReader {
         let columns = generator.columns.iter().enumerate();
+        let row_bytes: usize = generator.columns.iter().map(|(_, column)| column.value_bytes_max()).sum();
+        let rows_max = (TARGET_BYTES / row_bytes.max(1)).max(1) as u64;
         GeneratorReader {
             schema,
             makers: columns.map(|(i, (_, generate))| Maker::new(generate, generator.seed, i)).collect(),
             count: generator.count,
             rows_per_second: generator.rows_per_second,
-            batch_rows: generator.batch_rows,
+            batch_rows: generator.batch_rows.min(rows_max),
             splits: VecDeque::new(),
             no_more_splits: false,
         }

@@ -31,6 +31,21 @@ pub enum OnOffsetGone {
     Latest,
 }
 
+/// What to do when a topic was deleted and made anew while its records were being read: it has
+/// another id then (KIP-516), and offsets of the old one say nothing about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTopicRecreated {
+    /// Fail the job, and name the topic with both ids.
+    #[default]
+    Fail,
+    /// Start over with the oldest record of the new one; what was not read of the old one is lost.
+    ///
+    /// A running job stops reading it when a look at the cluster shows the new id. Records of the new
+    /// topic that were read before that, at offsets which the old one had reached, come once more.
+    /// A bounded reading has its ends in the old topic, so it fails in any case.
+    Restart,
+}
+
 /// Where a bounded reading ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Until {

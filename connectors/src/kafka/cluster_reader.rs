@@ -2,21 +2,18 @@
 //!
 //! The rule (F3): nothing that happens to a cluster is an error of the task, but for an offset
 //! that is gone when the job is told to fail then. Positions live here, not in the consumer: a
-//! consumer can be thrown away and made anew at any time.
+//! consumer can be thrown away and made anew at any time. A position is always an offset: where
+//! reading goes on when one is gone is found out before it goes on.
 
-use std::ffi::CString;
-
-use rdkafka::Offset;
-use rdkafka::error::RDKafkaErrorCode;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::source::{SplitActivity, SplitId, SplitState};
 use thalweg_engine::{Error, Result};
 
 use super::bounds::OnOffsetGone;
+use super::client::{ConsumerClient, KafkaClient, Located, Message, MessageKind, TopicId};
 use super::cluster_metrics::ClusterMetrics;
-use super::consumer::{ClusterConsumer, FetchBuffer, Message};
 use super::gathering::Gathering;
-use super::settings::{ConsumerNeeds, consumer_config};
+use super::settings::ConsumerNeeds;
 use super::split::{Partition, Position, split_state};
 use super::topology::Cluster;
 
@@ -33,21 +30,16 @@ pub(crate) struct Split {
     pub end_told: bool,
     /// Whether the consumer reads it.
     assigned: bool,
-    /// The offset to read next is gone: reading goes on at this end of the partition, and where
-    /// that is the next record says.
-    restart: Option<Offset>,
-    topic: CString,
+    /// The offset to read next is gone, and what became of the partition is being found out.
+    locating: bool,
+    /// The topic was made anew since: the split waits here to be given back.
+    superseded: bool,
 }
 
 impl Split {
     /// A split that nobody reads yet.
-    ///
-    /// # Errors
-    /// An internal error for a topic's name that cannot be.
-    pub fn new(partition: Partition, position: Position) -> Result<Self> {
-        let topic = CString::new(partition.topic.as_str())
-            .map_err(|_| Error::internal(format!("{:?} cannot be a topic", partition.topic)))?;
-        Ok(Split {
+    pub fn new(partition: Partition, position: Position) -> Self {
+        Split {
             id: partition.id(),
             partition,
             position,
@@ -55,9 +47,9 @@ impl Split {
             listed: true,
             end_told: false,
             assigned: false,
-            restart: None,
-            topic,
-        })
+            locating: false,
+            superseded: false,
+        }
     }
 
     /// The split with its position, for a checkpoint.
@@ -65,13 +57,35 @@ impl Split {
         split_state(&self.id, self.position)
     }
 
-    fn wanted(&self) -> bool {
-        self.listed && !self.position.is_at_end()
+    /// Topic and partition.
+    fn place(&self) -> (&str, i32) {
+        (&self.partition.topic, self.partition.number)
     }
 
-    /// Where the consumer begins.
-    fn start(&self) -> Offset {
-        self.restart.unwrap_or(Offset::Offset(self.position.next))
+    /// Whether it is to be read, now or when it is known where.
+    fn has_more(&self) -> bool {
+        self.listed && !self.superseded && !self.position.is_at_end()
+    }
+
+    /// Whether it waits to be told where it goes on: that is no silence.
+    pub fn is_displaced(&self) -> bool {
+        self.locating || self.superseded
+    }
+
+    fn wanted(&self) -> bool {
+        self.has_more() && !self.locating
+    }
+
+    /// The topic has this id now. Whether its offsets are worth something is the enumerator's to say:
+    /// until then nothing more is read at them.
+    pub fn compare(&mut self, id: Option<TopicId>) {
+        if let (Some(known), Some(id)) = (self.position.topic_id, id)
+            && known != id
+            && !self.superseded
+        {
+            tracing::warn!(split = %self.id, %known, %id, "the topic was made anew: its reading stops");
+            self.superseded = true;
+        }
     }
 }
 
@@ -84,6 +98,10 @@ pub(crate) struct Fetch {
     pub records: u64,
     /// Whether a split came to its end.
     pub ended: bool,
+    /// Whether it is known of a split that its offset is gone, or where it goes on.
+    pub moved: bool,
+    /// Whether all that had come of any split when it was last so is taken now.
+    pub asked_all: bool,
 }
 
 /// The splits of one cluster in one task.
@@ -100,7 +118,9 @@ pub(crate) struct ClusterReader {
     /// The last fetch brought records.
     pub flowing: bool,
     on_offset_gone: OnOffsetGone,
-    consumer: Option<(Cluster, ClusterConsumer)>,
+    /// With what it was made for.
+    made_for: Option<(Cluster, ConsumerNeeds)>,
+    consumer: Option<Box<dyn ConsumerClient>>,
     /// (topic, partition) as messages name them -> index of the split.
     index: Vec<(usize, i32, usize)>,
 }
@@ -117,6 +137,7 @@ impl ClusterReader {
             counted_down: false,
             flowing: false,
             on_offset_gone,
+            made_for: None,
             consumer: None,
             index: Vec::new(),
         }
@@ -165,26 +186,34 @@ impl ClusterReader {
 
     /// Makes the consumer fit `cluster` and the splits: connects, reconnects when the cluster is
     /// reached in another way now, assigns and unassigns, and lets go of a consumer without work.
-    pub fn follow(&mut self, cluster: Option<&Cluster>, needs: ConsumerNeeds, waker: &Waker) {
-        if !self.splits.iter().any(Split::wanted) {
+    pub fn follow(
+        &mut self,
+        client: &dyn KafkaClient,
+        cluster: Option<&Cluster>,
+        needs: ConsumerNeeds,
+        waker: &Waker,
+    ) {
+        if !self.splits.iter().any(Split::has_more) {
             self.disconnect();
             return;
         }
-        if let (Some(wanted), Some((current, _))) = (cluster, &self.consumer)
-            && wanted != current
-        {
-            tracing::info!(cluster = %self.name, "Kafka cluster is reached in another way now");
-            self.disconnect();
+        if let (Some(wanted), Some((current, made_for))) = (cluster, &self.made_for) {
+            if wanted != current {
+                tracing::info!(cluster = %self.name, "Kafka cluster is reached in another way now");
+                self.disconnect();
+            } else if needs.are_exceeded_by(made_for) {
+                tracing::info!(cluster = %self.name, "there is less memory for the Kafka cluster now");
+                self.disconnect();
+            }
         }
         if self.consumer.is_none()
             && let Some(cluster) = cluster
         {
-            let made = consumer_config(cluster, needs)
-                .and_then(|config| ClusterConsumer::new(&self.name, &config, waker));
-            match made {
+            match client.consumer(&self.name, cluster, needs, waker) {
                 Ok(consumer) => {
                     self.metrics.connects.add(1);
-                    self.consumer = Some((cluster.clone(), consumer));
+                    self.made_for = Some((cluster.clone(), needs));
+                    self.consumer = Some(consumer);
                 }
                 Err(error) => {
                     self.metrics.transport_errors.add(1);
@@ -197,46 +226,71 @@ impl ClusterReader {
 
     fn disconnect(&mut self) {
         self.lost = false;
-        if let Some((_, consumer)) = self.consumer.take() {
+        self.made_for = None;
+        if let Some(consumer) = self.consumer.take() {
             consumer.retire();
         }
         self.index.clear();
         for split in &mut self.splits {
-            split.assigned = false;
+            // Whoever is asked next says again that an offset is gone.
+            (split.assigned, split.locating) = (false, false);
         }
     }
 
-    /// Takes from the consumer the splits that are to begin elsewhere.
-    fn reassign(&mut self) {
-        let Some((_, consumer)) = &self.consumer else {
-            return;
+    /// Lets the splits whose offset is gone go on where the job wants it.
+    fn relocate(&mut self) -> Result<Fetch> {
+        let mut fetch = Fetch::default();
+        let Some(consumer) = &mut self.consumer else {
+            return Ok(fetch);
         };
-        let moved = self.splits.iter().filter(|split| split.assigned && split.restart.is_some());
-        let moved = moved.map(|split| (split.partition.topic.as_str(), split.partition.number));
-        match consumer.unassign(moved) {
-            Ok(()) => {
-                let moved = self.splits.iter_mut().filter(|split| split.restart.is_some());
-                moved.for_each(|split| split.assigned = false);
+        let located = consumer.located();
+        for Located { topic, partition, id, oldest, end } in &located {
+            let of = |split: &&mut Split| split.locating && split.place() == (topic.as_str(), *partition);
+            let Some(split) = self.splits.iter_mut().find(of) else {
+                continue;
+            };
+            split.locating = false;
+            split.compare(*id);
+            if split.superseded {
+                continue;
             }
-            Err(error) => {
-                tracing::warn!(cluster = %self.name, %error, "the consumer is made anew");
-                self.disconnect();
-            }
+            let gone = split.position.next;
+            split.position.next = match self.on_offset_gone {
+                OnOffsetGone::Fail => {
+                    return Err(Error::external(format!(
+                        "offset {gone} of {} is gone from the broker, which has {oldest} to {end}, and \
+                         on_offset_gone is fail",
+                        split.id
+                    ))
+                    .permanent());
+                }
+                OnOffsetGone::Earliest => *oldest,
+                OnOffsetGone::Latest => *end,
+            };
+            fetch.ended |= split.position.is_at_end();
+            self.metrics.offset_resets.add(1);
+            tracing::warn!(split = %split.id, gone, next = split.position.next, "reading goes on elsewhere");
         }
+        if !located.is_empty() {
+            fetch.moved = true;
+            self.sync_assignment();
+        }
+        Ok(fetch)
     }
 
     /// Assigns what is wanted and unassigns what is not; splits in between are left alone (F5).
     fn sync_assignment(&mut self) {
-        let Some((_, consumer)) = &self.consumer else {
+        let Some(consumer) = &mut self.consumer else {
             return;
         };
         let leaving = self.splits.iter().filter(|split| split.assigned && !split.wanted());
-        let unassigned =
-            consumer.unassign(leaving.map(|split| (split.partition.topic.as_str(), split.partition.number)));
+        let unassigned = consumer.unassign(&leaving.map(Split::place).collect::<Vec<_>>());
         let joining = self.splits.iter().filter(|split| !split.assigned && split.wanted());
-        let assigned = consumer.assign(
-            joining.map(|split| (split.partition.topic.as_str(), split.partition.number, split.start())),
-        );
+        let joining = joining.map(|split| {
+            let (topic, partition) = split.place();
+            (topic, partition, split.position.next)
+        });
+        let assigned = consumer.assign(&joining.collect::<Vec<_>>());
         match unassigned.and(assigned) {
             Ok(()) => {
                 for split in &mut self.splits {
@@ -252,43 +306,43 @@ impl ClusterReader {
         }
     }
 
+    /// The splits that the consumer reads.
+    pub fn asked(&self) -> impl Iterator<Item = &SplitId> {
+        self.splits.iter().filter(|split| split.assigned && !split.end_told).map(|split| &split.id)
+    }
+
     /// Takes what was fetched into `gathering`; never waits.
     ///
     /// # Errors
     /// An external error when an offset is gone and the job is to fail then.
-    pub fn fetch(&mut self, buffer: &mut FetchBuffer, gathering: &mut Gathering) -> Result<Fetch> {
-        let Some((_, consumer)) = &mut self.consumer else {
-            return Ok(Fetch::default());
+    pub fn fetch(&mut self, messages_max: usize, gathering: &mut Gathering) -> Result<Fetch> {
+        let mut fetch = self.relocate()?;
+        let Some(consumer) = &mut self.consumer else {
+            return Ok(fetch);
         };
-        let fetched = consumer.fetch(buffer);
-        let mut fetch = Fetch { messages: fetched.len(), ..Fetch::default() };
+        let fetched = consumer.fetch(messages_max);
+        (fetch.messages, fetch.asked_all) = (fetched.len(), fetched.ends_a_turn());
         let mut bytes = 0;
         let mut last = (0, -1, usize::MAX);
-        let mut restarted = false;
-        for message in fetched.iter() {
-            if (message.topic_key(), message.partition()) != (last.0, last.1) {
-                let found = find(&mut self.index, &self.splits, message);
-                last = (message.topic_key(), message.partition(), found.unwrap_or(usize::MAX));
+        let mut gone = false;
+        for message in (0..fetched.len()).map(|index| fetched.message(index)) {
+            if (message.topic_key, message.partition) != (last.0, last.1) {
+                let found = find(&mut self.index, &self.splits, &message);
+                last = (message.topic_key, message.partition, found.unwrap_or(usize::MAX));
             }
             let Some(split) = self.splits.get_mut(last.2) else {
-                if let Some(code) = message.error() {
-                    about_no_split(&self.name, &self.metrics, code, message);
-                }
+                about_no_split(&self.name, &self.metrics, &message);
                 continue;
             };
-            if let Some(code) = message.error() {
-                let said = on_error(split, code, message, self.on_offset_gone, &self.metrics)?;
+            if message.kind != MessageKind::Record {
+                let said = on_word(split, &message, &self.metrics);
                 fetch.ended |= said == Said::Ended;
-                restarted |= said == Said::Restart;
+                gone |= said == Said::Gone;
                 continue;
             }
-            let offset = message.offset();
-            if !split.assigned {
+            let offset = message.offset;
+            if !split.assigned || split.locating {
                 continue;
-            }
-            if split.restart.take().is_some() {
-                tracing::warn!(split = %split.id, offset, "reading goes on here");
-                split.position.next = offset;
             }
             if offset < split.position.next {
                 // Of an assignment before the last one.
@@ -299,11 +353,11 @@ impl ClusterReader {
                 split.position.next = split.position.next.max(offset);
                 continue;
             }
-            gathering.push(message, last.2, split);
+            gathering.push(&message, last.2, split);
             split.position.next = offset + 1;
             fetch.ended |= split.position.is_at_end();
             fetch.records += 1;
-            bytes += message.payload().len() as u64;
+            bytes += message.value.map_or(0, <[u8]>::len) as u64;
         }
         drop(fetched);
         let lost = consumer.is_down();
@@ -313,22 +367,31 @@ impl ClusterReader {
         }
         self.metrics.records.add(fetch.records);
         self.metrics.bytes.add(bytes);
-        if restarted {
-            self.reassign();
-        }
-        if fetch.ended || restarted {
+        if fetch.ended || gone {
             self.sync_assignment();
+        }
+        if gone {
+            fetch.moved = true;
+            self.locate();
         }
         Ok(fetch)
     }
 
+    /// Has the consumer find out what became of the splits whose offset is gone.
+    fn locate(&mut self) {
+        if let Some(consumer) = &mut self.consumer {
+            let gone = self.splits.iter().filter(|split| split.locating);
+            consumer.locate(&gone.map(Split::place).collect::<Vec<_>>());
+        }
+    }
+
     /// Brings gauges up to date.
-    pub fn measure(&self) {
+    pub fn measure(&mut self) {
         let mut lag = 0;
-        if let Some((_, consumer)) = &self.consumer {
+        if let Some(consumer) = &mut self.consumer {
             self.metrics.transport_errors.add(consumer.take_transport_errors());
-            for split in self.splits.iter().filter(|split| split.wanted()) {
-                let high = consumer.high_watermark(&split.topic, split.partition.number);
+            for split in self.splits.iter().filter(|split| split.has_more()) {
+                let high = consumer.high_watermark(&split.partition.topic, split.partition.number);
                 let ahead = match (high, split.position.end) {
                     (Some(high), Some(end)) => high.min(end),
                     (Some(high), None) => high,
@@ -349,12 +412,12 @@ impl Drop for ClusterReader {
 }
 
 /// The split that a message is of.
-fn find(index: &mut Vec<(usize, i32, usize)>, splits: &[Split], message: Message<'_>) -> Option<usize> {
-    let (topic, partition) = (message.topic_key(), message.partition());
+fn find(index: &mut Vec<(usize, i32, usize)>, splits: &[Split], message: &Message<'_>) -> Option<usize> {
+    let (topic, partition) = (message.topic_key, message.partition);
     if let Some((_, _, split)) = index.iter().find(|known| (known.0, known.1) == (topic, partition)) {
         return Some(*split);
     }
-    let name = message.topic();
+    let name = message.details.topic();
     let of = |split: &Split| split.partition.number == partition && split.partition.topic == name;
     let split = splits.iter().position(of)?;
     index.push((topic, partition, split));
@@ -368,60 +431,42 @@ enum Said {
     Nothing,
     /// It came to its end.
     Ended,
-    /// It is to be read from elsewhere.
-    Restart,
+    /// The offset to read next is gone.
+    Gone,
 }
 
-/// An error about one split.
-fn on_error(
-    split: &mut Split,
-    code: RDKafkaErrorCode,
-    message: Message<'_>,
-    on_offset_gone: OnOffsetGone,
-    metrics: &ClusterMetrics,
-) -> Result<Said> {
-    match code {
-        RDKafkaErrorCode::PartitionEOF => {
+/// A word about one split.
+fn on_word(split: &mut Split, message: &Message<'_>, metrics: &ClusterMetrics) -> Said {
+    match message.kind {
+        MessageKind::EndOfPartition => {
             // Behind the last record there may be offsets without records (transaction marks).
-            let at = message.offset();
-            if split.restart.take().is_some() {
-                split.position.next = at;
-            }
+            let at = message.offset;
             let ends = !split.position.is_at_end() && split.position.end.is_some_and(|end| at >= end);
             if ends {
                 split.position.next = split.position.next.max(at);
             }
-            Ok(if ends { Said::Ended } else { Said::Nothing })
+            if ends { Said::Ended } else { Said::Nothing }
         }
-        RDKafkaErrorCode::AutoOffsetReset => {
-            let (id, gone) = (&split.id, split.position.next);
-            let restart = match on_offset_gone {
-                OnOffsetGone::Fail => {
-                    return Err(Error::external(format!(
-                        "offset {gone} of {id} is gone from the broker, and on_offset_gone is fail: {}",
-                        message.error_text()
-                    ))
-                    .permanent());
-                }
-                OnOffsetGone::Earliest => Offset::Beginning,
-                OnOffsetGone::Latest => Offset::End,
-            };
-            metrics.offset_resets.add(1);
-            tracing::warn!(split = %id, gone, ?restart, "the offset to read next is gone");
-            split.restart = Some(restart);
-            Ok(Said::Restart)
+        MessageKind::OffsetGone => {
+            if !split.assigned || split.locating || message.offset < split.position.next {
+                return Said::Nothing;
+            }
+            let (gone, reason) = (split.position.next, message.details.reason());
+            tracing::warn!(split = %split.id, gone, reason, "the offset to read next is gone");
+            split.locating = true;
+            Said::Gone
         }
-        _ => {
+        MessageKind::Record | MessageKind::Trouble => {
             metrics.transport_errors.add(1);
-            tracing::debug!(split = %split.id, %code, "Kafka partition in trouble");
-            Ok(Said::Nothing)
+            tracing::debug!(split = %split.id, reason = message.details.reason(), "Kafka partition in trouble");
+            Said::Nothing
         }
     }
 }
 
-fn about_no_split(cluster: &str, metrics: &ClusterMetrics, code: RDKafkaErrorCode, message: Message<'_>) {
-    if code != RDKafkaErrorCode::PartitionEOF {
+fn about_no_split(cluster: &str, metrics: &ClusterMetrics, message: &Message<'_>) {
+    if message.kind == MessageKind::Trouble || message.kind == MessageKind::OffsetGone {
         metrics.transport_errors.add(1);
-        tracing::debug!(cluster, %code, reason = message.error_text(), "Kafka cluster in trouble");
+        tracing::debug!(cluster, reason = message.details.reason(), "Kafka cluster in trouble");
     }
 }

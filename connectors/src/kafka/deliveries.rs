@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
+use thalweg_engine::checkpoint::Cancellation;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::{Error, Result};
 
@@ -72,13 +73,14 @@ impl Deliveries {
     }
 
     /// Waits until all records of `epochs` are delivered. Bounded by the client's own
-    /// `message.timeout.ms`, after which a record counts as failed.
+    /// `message.timeout.ms`, after which a record counts as failed, and by its cancellation.
     ///
     /// # Errors
-    /// As [`Deliveries::check`].
-    pub fn wait(&self, epochs: &[Arc<Epoch>]) -> Result<()> {
+    /// As [`Deliveries::check`], and when it was cancelled.
+    pub fn wait(&self, epochs: &[Arc<Epoch>], cancelled: &Cancellation) -> Result<()> {
         let mut failure = self.lock();
         while failure.is_none() && !epochs.iter().all(|epoch| epoch.is_delivered()) {
+            cancelled.check()?;
             let waited = self.changed.wait_timeout(failure, LOOK_AGAIN);
             failure = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -140,13 +142,17 @@ mod tests {
         let epochs = [Arc::new(Epoch::default()), Arc::new(Epoch::default())];
         epochs.iter().for_each(|epoch| epoch.sent());
         let (waiting, awaited) = (deliveries.clone(), epochs.clone());
-        let waiter = std::thread::spawn(move || waiting.wait(&awaited));
+        let (patient, given_up) = (Cancellation::default(), Cancellation::default());
+        given_up.cancel();
+        assert!(deliveries.wait(&epochs, &given_up).is_err());
+        let waited_with = patient.clone();
+        let waiter = std::thread::spawn(move || waiting.wait(&awaited, &waited_with));
         assert!(epochs[1].delivered());
         assert!(!waiter.is_finished(), "one is still under way");
         assert!(epochs[0].delivered());
         waiter.join().unwrap().unwrap();
         epochs[0].sent();
         deliveries.fail("east/t/1: no".into());
-        assert_eq!(deliveries.wait(&epochs).unwrap_err().to_string(), "east/t/1: no");
+        assert_eq!(deliveries.wait(&epochs, &patient).unwrap_err().to_string(), "east/t/1: no");
     }
 }

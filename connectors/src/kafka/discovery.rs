@@ -1,5 +1,6 @@
 //! The federated source's eye on the world: the topology file and, through one [`Probe`] a
-//! cluster, the clusters. A look gathers what the probes have seen and never waits for one.
+//! cluster, the clusters, so a changed topology is followed in place (W1). A look gathers what the
+//! probes have seen and never waits for one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use thalweg_engine::source::Discovery;
 use thalweg_engine::time::{MILLI, Micros};
 
 use super::bounds::Starts;
+use super::client::KafkaClient;
 use super::fact::{ENCODING_VERSION, Facts, encode};
 use super::probe::{Pace, Probe, Target};
 use super::topology::Topology;
@@ -20,26 +22,32 @@ const GATHER: Duration = Duration::from_millis(200);
 
 /// Probes what the topology lists for one logical topic.
 pub(crate) struct FederatedDiscovery {
+    client: Arc<dyn KafkaClient>,
     topic: String,
     file: TopologyFile,
     starts: Starts,
     pace: Pace,
     probes: BTreeMap<String, Probe>,
     in_effect: Option<Arc<Topology>>,
-    told: Option<Facts>,
 }
 
 impl FederatedDiscovery {
     /// Looks at nothing yet.
-    pub fn new(topic: &str, file: TopologyFile, starts: Starts, pace: Pace) -> Self {
+    pub fn new(
+        client: Arc<dyn KafkaClient>,
+        topic: &str,
+        file: TopologyFile,
+        starts: Starts,
+        pace: Pace,
+    ) -> Self {
         FederatedDiscovery {
+            client,
             topic: topic.to_string(),
             file,
             starts,
             pace,
             probes: BTreeMap::new(),
             in_effect: None,
-            told: None,
         }
     }
 
@@ -52,7 +60,7 @@ impl FederatedDiscovery {
         self.probes.retain(|name, probe| wanted.get(name) == Some(&probe.target));
         for (name, target) in wanted {
             if !self.probes.contains_key(&name) {
-                self.probes.insert(name, Probe::start(target, self.pace)?);
+                self.probes.insert(name, Probe::start(&self.client, target, self.pace)?);
             }
         }
         Ok(())
@@ -77,7 +85,7 @@ fn targets(topology: &Topology, topic: &str, starts: &Starts) -> BTreeMap<String
 }
 
 impl Discovery for FederatedDiscovery {
-    fn poll(&mut self) -> Result<Option<Vec<u8>>> {
+    fn look(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(topology) = self.file.current(GATHER / 2) else {
             return Ok(None);
         };
@@ -85,14 +93,8 @@ impl Discovery for FederatedDiscovery {
             self.follow(&topology)?;
             self.in_effect = Some(topology.clone());
         }
-        let holdings = self.probes.values().flat_map(Probe::seen).collect();
-        let facts = Facts { version: ENCODING_VERSION, topology: topology.version, holdings };
-        if self.told.as_ref() == Some(&facts) {
-            return Ok(None);
-        }
-        let encoded = encode(&facts)?;
-        self.told = Some(facts);
-        Ok(Some(encoded))
+        let holdings = self.probes.values_mut().flat_map(Probe::seen).collect();
+        encode(&Facts { version: ENCODING_VERSION, topology: topology.version, holdings }).map(Some)
     }
 
     fn interval(&self) -> Micros {

@@ -2,22 +2,28 @@
 //!
 //! The rules it lives by:
 //! - A split that nobody owns and that the topology lists is assigned at once, to the reader with
-//!   the fewest splits of its cluster. The same facts give the same assignments.
+//!   the fewest splits of its cluster. The same facts give the same assignments. A holding that
+//!   nobody has reached yet holds nobody up: its splits follow when it is seen (F2).
 //! - A holding that is away keeps its splits and offsets (W2). One that is not listed any more
 //!   gives its splits back, and their offsets are kept for its return (F6).
 //! - The end of a bounded reading is fixed once, when a partition is first seen, and is part of
 //!   its position from then on. No reader is told "no more" before every listed holding was seen
 //!   whole.
 //! - What a reader holds is also remembered here with the position it was given, so that a split
-//!   can never be forgotten; what readers say is newer and wins.
+//!   can never be forgotten, nor owned twice (F9). The newest knowledge wins, whichever offset is
+//!   larger: positions carry the number of their assignment, and within one assignment the reader
+//!   knows more than we do.
+//! - Offsets are of one making of a topic (KIP-516). What is restored waits for the first look at its
+//!   cluster, reached or not; where a look shows another id, nothing goes on at an old offset.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use thalweg_engine::Result;
 use thalweg_engine::source::{Enumerator, EnumeratorAction, EnumeratorEvent, SplitId, SplitState};
+use thalweg_engine::{Error, Result};
 
-use super::bounds::{Starts, Until, end_offset, start_offset};
+use super::bounds::{OnTopicRecreated, Starts, Until, end_offset, start_offset};
+use super::client::TopicId;
 use super::fact::{ENCODING_VERSION, Facts, HoldingFact, Status, decode, encode};
 use super::split::{Partition, Position, split_state};
 
@@ -29,6 +35,7 @@ type Holding = (String, String);
 pub(crate) struct Bounds {
     pub starts: Starts,
     pub until: Option<Until>,
+    pub on_topic_recreated: OnTopicRecreated,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,11 +55,20 @@ struct Entry {
     place: Place,
     next: i64,
     end: Option<i64>,
+    /// As in [`Position`].
+    #[serde(default)]
+    assignment: u64,
+    /// The topic was made anew without it: it is forgotten when its reader has given it back.
+    #[serde(default)]
+    gone: bool,
 }
 
 impl Entry {
-    fn position(&self) -> Position {
-        Position { next: self.next, end: self.end }
+    /// One that nobody has read.
+    fn new(next: i64, end: Option<i64>) -> Self {
+        let at_end = end.is_some_and(|end| next >= end);
+        let place = if at_end { Place::Finished } else { Place::Free };
+        Entry { place, next, end, assignment: 0, gone: false }
     }
 }
 
@@ -64,6 +80,18 @@ struct State {
     /// Holdings that were seen whole at least once.
     discovered: BTreeSet<Holding>,
     splits: BTreeMap<String, Entry>,
+    /// Which making of a topic the offsets are of, by `cluster/topic`.
+    #[serde(default)]
+    topic_ids: BTreeMap<String, TopicId>,
+}
+
+fn topic_key(cluster: &str, topic: &str) -> String {
+    format!("{cluster}/{topic}")
+}
+
+/// The `cluster/topic` of a split's name.
+fn topic_of(id: &str) -> &str {
+    id.rsplit_once('/').map_or(id, |(topic, _)| topic)
 }
 
 pub(crate) struct FederatedEnumerator {
@@ -72,6 +100,12 @@ pub(crate) struct FederatedEnumerator {
     away: BTreeSet<String>,
     /// Clusters that were looked at in this attempt, reached or not.
     looked: BTreeSet<String>,
+    /// The ids of topics as the last look saw them, by `cluster/topic`.
+    seen_ids: BTreeMap<String, TopicId>,
+    /// How many brokers lead partitions, by cluster.
+    brokers: BTreeMap<String, usize>,
+    /// Splits to be asked back from their readers.
+    recalled: BTreeMap<u32, Vec<SplitId>>,
     parallelism: Option<u32>,
     told: Option<Status>,
     no_more: bool,
@@ -85,13 +119,17 @@ impl FederatedEnumerator {
     pub fn new(bounds: Bounds, restored: Option<&[u8]>) -> Result<Self> {
         let state = match restored {
             Some(bytes) => decode(bytes, "the state of a Kafka source")?,
-            None => State { version: ENCODING_VERSION, ..State::default() },
+            None => State::default(),
         };
+        let state = State { version: ENCODING_VERSION, ..state };
         Ok(FederatedEnumerator {
             bounds,
             state,
             away: BTreeSet::new(),
             looked: BTreeSet::new(),
+            seen_ids: BTreeMap::new(),
+            brokers: BTreeMap::new(),
+            recalled: BTreeMap::new(),
             parallelism: None,
             told: None,
             no_more: false,
@@ -110,25 +148,26 @@ impl FederatedEnumerator {
         for split in held {
             self.put_back(split)?;
         }
+        self.forget_gone();
         Ok(())
     }
 
-    /// A split comes back with its position.
+    /// A split comes back with its position, which counts unless the split was sent elsewhere since.
     fn put_back(&mut self, split: &SplitState) -> Result<()> {
         let position = Position::decode(&split.position)?;
         Partition::parse(&split.id)?;
-        let place = if position.is_at_end() { Place::Finished } else { Place::Free };
-        let given = Entry { place, next: position.next, end: position.end };
+        let given = Entry::new(position.next, position.end);
+        let given = Entry { assignment: position.assignment, ..given };
         let entry = self.state.splits.entry(split.id.0.to_string()).or_insert(given);
-        entry.place = place;
-        if given.next >= entry.next {
-            entry.next = given.next;
-            entry.end = given.end.or(entry.end);
+        if given.assignment < entry.assignment {
+            entry.place = Place::Free;
+        } else if !entry.gone {
+            *entry = Entry { end: given.end.or(entry.end), ..given };
         }
         Ok(())
     }
 
-    fn discovered(&mut self, facts: &Facts) {
+    fn discovered(&mut self, facts: &Facts) -> Result<()> {
         self.state.listed =
             facts.holdings.iter().map(|fact| (fact.cluster.clone(), fact.topic.clone())).collect();
         self.away = facts
@@ -137,12 +176,72 @@ impl FederatedEnumerator {
             .filter(|fact| fact.reachable == Some(false))
             .map(|fact| fact.cluster.clone())
             .collect();
+        self.brokers = facts.holdings.iter().map(|fact| (fact.cluster.clone(), fact.brokers)).collect();
         for fact in &facts.holdings {
             if fact.reachable.is_some() {
                 self.looked.insert(fact.cluster.clone());
             }
-            self.learn(fact);
+            if self.identify(fact)? {
+                self.learn(fact);
+            }
         }
+        Ok(())
+    }
+
+    /// Compares the topic's id with the one that our offsets are of, and starts over with another
+    /// one where the job wants that. False: the fact is of a topic that we have no use for yet.
+    fn identify(&mut self, fact: &HoldingFact) -> Result<bool> {
+        let key = topic_key(&fact.cluster, &fact.topic);
+        let Some(id) = fact.topic_id else {
+            return Ok(true);
+        };
+        self.seen_ids.insert(key.clone(), id);
+        let known = *self.state.topic_ids.entry(key.clone()).or_insert(id);
+        let of_topic = self.state.splits.iter().filter(|(split, _)| topic_of(split) == key);
+        let unfinished = of_topic.filter(|(_, entry)| entry.place != Place::Finished).count();
+        if known == id || unfinished == 0 {
+            self.state.topic_ids.insert(key, id);
+            return Ok(true);
+        }
+        let advice = match (&self.bounds.until, self.bounds.on_topic_recreated) {
+            (Some(_), _) => "a bounded reading has its ends in the old one; start the job anew",
+            (None, OnTopicRecreated::Fail) => {
+                "on_topic_recreated is fail; with restart it is read from its beginning"
+            }
+            // Which partitions it has is known when it was seen whole.
+            (None, OnTopicRecreated::Restart) if !fact.complete => return Ok(false),
+            (None, OnTopicRecreated::Restart) => {
+                tracing::warn!(topic = key, %known, %id, "the topic was made anew: reading starts over");
+                self.start_over(&key, fact);
+                self.state.topic_ids.insert(key, id);
+                return Ok(true);
+            }
+        };
+        let what = format!("topic {key} was deleted and made anew (its id was {known} and is {id})");
+        Err(Error::external(format!("{what}: {advice}")).permanent())
+    }
+
+    /// Sends every split of a topic that was made anew to its beginning.
+    fn start_over(&mut self, key: &str, fact: &HoldingFact) {
+        let begins: BTreeMap<i32, i64> =
+            fact.partitions.iter().map(|partition| (partition.partition, partition.low)).collect();
+        for (split, entry) in self.state.splits.iter_mut().filter(|(split, _)| topic_of(split) == key) {
+            let number = split.rsplit('/').next().and_then(|number| number.parse().ok());
+            let begin = number.and_then(|number: i32| begins.get(&number).copied());
+            entry.assignment += 1;
+            entry.gone = begin.is_none();
+            entry.next = begin.unwrap_or(entry.next);
+            if let Place::Owned(subtask) = entry.place {
+                entry.place = Place::Releasing(subtask);
+                self.recalled.entry(subtask).or_default().push(SplitId(split.as_str().into()));
+            }
+        }
+        self.forget_gone();
+    }
+
+    /// Forgets what is not there any more and nobody has.
+    fn forget_gone(&mut self) {
+        self.state.splits.retain(|_, entry| !entry.gone || matches!(entry.place, Place::Releasing(_)));
     }
 
     fn learn(&mut self, fact: &HoldingFact) {
@@ -164,9 +263,7 @@ impl FederatedEnumerator {
                 None if seen_whole && end.is_some() => {}
                 None => {
                     let next = start_offset(self.bounds.starts.of(&fact.cluster), partition, seen_whole);
-                    let place =
-                        if (Position { next, end }).is_at_end() { Place::Finished } else { Place::Free };
-                    self.state.splits.insert(id.0.to_string(), Entry { place, next, end });
+                    self.state.splits.insert(id.0.to_string(), Entry::new(next, end));
                 }
             }
         }
@@ -183,9 +280,9 @@ impl FederatedEnumerator {
         }
     }
 
-    /// Takes back what is not listed any more.
-    fn release_unlisted(&mut self, actions: &mut Vec<EnumeratorAction>) {
-        let mut releases: BTreeMap<u32, Vec<SplitId>> = BTreeMap::new();
+    /// Takes back what is not listed any more, and what is to be read from elsewhere.
+    fn release(&mut self, actions: &mut Vec<EnumeratorAction>) {
+        let mut releases = std::mem::take(&mut self.recalled);
         for (id, entry) in &mut self.state.splits {
             if let Place::Owned(subtask) = entry.place
                 && !Self::is_listed(&self.state.listed, id)
@@ -211,14 +308,23 @@ impl FederatedEnumerator {
         let mut assigned: BTreeMap<u32, Vec<SplitState>> = BTreeMap::new();
         for (id, entry) in &mut self.state.splits {
             let waits_for_end = bounded && entry.end.is_none();
-            if entry.place != Place::Free || waits_for_end || !Self::is_listed(&self.state.listed, id) {
+            let topic_id = self.state.topic_ids.get(topic_of(id)).copied();
+            let is_of_another = self.seen_ids.get(topic_of(id)).is_some_and(|seen| topic_id != Some(*seen));
+            let waits_for_look = !self.looked.contains(cluster_of(id)) || is_of_another;
+            if entry.place != Place::Free
+                || waits_for_end
+                || waits_for_look
+                || !Self::is_listed(&self.state.listed, id)
+            {
                 continue;
             }
             let subtask = load.lightest(cluster_of(id));
             load.add(cluster_of(id), subtask);
             entry.place = Place::Owned(subtask);
-            let id = SplitId(id.as_str().into());
-            assigned.entry(subtask).or_default().push(split_state(&id, entry.position()));
+            entry.assignment += 1;
+            let Entry { next, end, assignment, .. } = *entry;
+            let position = Position { next, end, assignment, topic_id };
+            assigned.entry(subtask).or_default().push(split_state(&SplitId(id.as_str().into()), position));
         }
         actions.extend(
             assigned.into_iter().map(|(subtask, splits)| EnumeratorAction::Assign { subtask, splits }),
@@ -233,12 +339,20 @@ impl FederatedEnumerator {
             .filter(|holding| !self.state.discovered.contains(*holding))
             .map(|(cluster, _)| cluster.clone())
             .collect();
+        let clusters: BTreeSet<String> =
+            self.state.listed.iter().map(|(cluster, _)| cluster.clone()).collect();
+        let seen_id = |(cluster, topic): &Holding| {
+            let id = *self.seen_ids.get(&topic_key(cluster, topic))?;
+            Some((cluster.clone(), topic.clone(), id))
+        };
         Status {
             version: ENCODING_VERSION,
             listed: self.state.listed.iter().cloned().collect(),
             away: self.away.iter().cloned().collect(),
-            unlooked: undiscovered.difference(&self.looked).cloned().collect(),
+            unlooked: clusters.difference(&self.looked).cloned().collect(),
             undiscovered: undiscovered.into_iter().collect(),
+            topic_ids: self.state.listed.iter().filter_map(seen_id).collect(),
+            brokers: self.brokers.clone().into_iter().collect(),
         }
     }
 
@@ -249,7 +363,7 @@ impl FederatedEnumerator {
         let Some(parallelism) = self.parallelism else {
             return Ok(actions);
         };
-        self.release_unlisted(&mut actions);
+        self.release(&mut actions);
         if !self.no_more {
             self.assign_free(parallelism, &mut actions);
         }
@@ -282,14 +396,9 @@ impl Enumerator for FederatedEnumerator {
             EnumeratorEvent::Started { parallelism, splits } => self.start(parallelism, &splits)?,
             EnumeratorEvent::Discovered(bytes) => {
                 let facts: Facts = decode(&bytes, "the facts about Kafka clusters")?;
-                self.discovered(&facts);
+                self.discovered(&facts)?;
             }
-            EnumeratorEvent::Finished { split, .. } => {
-                self.put_back(&split)?;
-                if let Some(entry) = self.state.splits.get_mut(&*split.id.0) {
-                    entry.place = Place::Finished;
-                }
-            }
+            EnumeratorEvent::Finished { split, .. } => self.put_back(&split)?,
             EnumeratorEvent::Released { splits, .. } => {
                 for split in &splits {
                     // One that was said twice may be with another reader already.
@@ -298,6 +407,7 @@ impl Enumerator for FederatedEnumerator {
                         self.put_back(split)?;
                     }
                 }
+                self.forget_gone();
             }
             EnumeratorEvent::FromReader { .. } => {}
         }

@@ -17,6 +17,8 @@ fn up(cluster: &str, partitions: i32) -> HoldingFact {
         cluster: cluster.into(),
         topic: TOPIC.into(),
         reachable: Some(true),
+        topic_id: Some(TopicId([1; 16])),
+        brokers: 1,
         complete: true,
         partitions: (0..partitions).map(|number| partition(number, 0, 100)).collect(),
     }
@@ -43,9 +45,12 @@ fn unbounded() -> FederatedEnumerator {
     FederatedEnumerator::new(Bounds::default(), None).unwrap()
 }
 
+fn until_latest() -> Bounds {
+    Bounds { until: Some(Until::Latest), ..Bounds::default() }
+}
+
 fn bounded() -> FederatedEnumerator {
-    let bounds = Bounds { until: Some(Until::Latest), ..Bounds::default() };
-    FederatedEnumerator::new(bounds, None).unwrap()
+    FederatedEnumerator::new(until_latest(), None).unwrap()
 }
 
 /// What an enumerator gave: split -> (reader, position).
@@ -75,8 +80,19 @@ fn no_more(actions: &[EnumeratorAction]) -> bool {
     actions.contains(&EnumeratorAction::NoMoreSplits)
 }
 
+/// A split that was given once, as its reader holds it.
 fn at(id: &str, next: i64, end: Option<i64>) -> SplitState {
-    split_state(&SplitId(id.into()), Position { next, end })
+    let position = Position { next, end, assignment: 1, topic_id: Some(TopicId([1; 16])) };
+    split_state(&SplitId(id.into()), position)
+}
+
+fn held(id: &str, position: Position) -> SplitState {
+    split_state(&SplitId(id.into()), position)
+}
+
+/// Where a split goes on and where it ends.
+fn span(position: &Position) -> (i64, Option<i64>) {
+    (position.next, position.end)
 }
 
 #[test]
@@ -145,12 +161,14 @@ fn f4_a_restore_with_a_cluster_down_gives_its_splits_out_again_at_their_offsets(
     let snapshot = enumerator.snapshot();
     let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&snapshot)).unwrap();
     let held = vec![at("a/flights/0", 40, None), at("b/flights/0", 17, None)];
-    // Before anything was discovered: the topology's last word stands.
-    let given = assigned(&restored.handle(started(3, held)).unwrap());
-    assert_eq!(given["a/flights/0"].1.next, 40);
-    assert_eq!(given["b/flights/0"].1.next, 17);
-    let actions = restored.handle(facts(vec![up("a", 1), down("b")])).unwrap();
-    assert!(assigned(&actions).is_empty());
+    let actions = restored.handle(started(3, held)).unwrap();
+    assert!(assigned(&actions).is_empty(), "what is restored waits for a look");
+    let unseen = HoldingFact { reachable: None, ..down("b") };
+    let actions = restored.handle(facts(vec![up("a", 1), unseen])).unwrap();
+    assert_eq!(assigned(&actions)["a/flights/0"].1.next, 40);
+    assert_eq!(status_to(&actions, 0).unwrap().unlooked, ["b"]);
+    let given = assigned(&restored.handle(facts(vec![up("a", 1), down("b")])).unwrap());
+    assert_eq!(given["b/flights/0"].1.next, 17, "looked at, and not reached");
 }
 
 #[test]
@@ -187,7 +205,8 @@ fn f6_a_cluster_that_comes_back_goes_on_at_its_offset() {
     assert!(assigned(&actions).is_empty(), "it is not listed");
     // Also across a restore at another parallelism.
     let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&enumerator.snapshot())).unwrap();
-    let given = assigned(&restored.handle(started(3, vec![at("a/flights/0", 5, None)])).unwrap());
+    restored.handle(started(3, vec![at("a/flights/0", 5, None)])).unwrap();
+    let given = assigned(&restored.handle(facts(vec![up("a", 1)])).unwrap());
     assert_eq!(given.into_keys().collect::<Vec<_>>(), ["a/flights/0"]);
     let given = assigned(&restored.handle(facts(vec![up("a", 1), up("b", 1)])).unwrap());
     assert_eq!(given["b/flights/0"].1.next, 33);
@@ -200,7 +219,8 @@ fn f6_a_cluster_that_comes_back_goes_on_at_its_offset() {
 fn f11_starts_are_by_cluster_and_a_later_partition_starts_at_its_oldest_record() {
     let starts =
         Starts { default: Start::Earliest, clusters: BTreeMap::from([("b".to_string(), Start::Latest)]) };
-    let mut enumerator = FederatedEnumerator::new(Bounds { starts, until: None }, None).unwrap();
+    let bounds = Bounds { starts, ..Bounds::default() };
+    let mut enumerator = FederatedEnumerator::new(bounds, None).unwrap();
     enumerator.handle(started(1, vec![])).unwrap();
     let given = assigned(&enumerator.handle(facts(vec![up("a", 1), up("b", 1)])).unwrap());
     assert_eq!((given["a/flights/0"].1.next, given["b/flights/0"].1.next), (0, 100));
@@ -213,19 +233,19 @@ fn until_latest_fixes_each_end_once_and_a_restore_has_the_same_ends() {
     let mut enumerator = bounded();
     enumerator.handle(started(1, vec![])).unwrap();
     let actions = enumerator.handle(facts(vec![up("a", 2), down("b")])).unwrap();
-    assert_eq!(assigned(&actions)["a/flights/0"].1, Position { next: 0, end: Some(100) });
+    assert_eq!(span(&assigned(&actions)["a/flights/0"].1), (0, Some(100)));
     assert!(!no_more(&actions), "b was never seen: the end is not known");
     // More was written meanwhile, and the process was killed.
     let later = HoldingFact {
         partitions: vec![partition(0, 0, 500), partition(1, 0, 500), partition(2, 0, 500)],
         ..up("a", 0)
     };
-    let bounds = Bounds { until: Some(Until::Latest), ..Bounds::default() };
-    let mut restored = FederatedEnumerator::new(bounds, Some(&enumerator.snapshot())).unwrap();
+    let mut restored = FederatedEnumerator::new(until_latest(), Some(&enumerator.snapshot())).unwrap();
     let held = vec![at("a/flights/0", 60, Some(100)), at("a/flights/1", 100, Some(100))];
-    let given = assigned(&restored.handle(started(2, held)).unwrap());
+    restored.handle(started(2, held)).unwrap();
+    let given = assigned(&restored.handle(facts(vec![later.clone(), down("b")])).unwrap());
     assert_eq!(given.len(), 1, "the one that is at its end is finished");
-    assert_eq!(given["a/flights/0"].1, Position { next: 60, end: Some(100) });
+    assert_eq!(span(&given["a/flights/0"].1), (60, Some(100)));
     let actions = restored.handle(facts(vec![later, up("b", 1)])).unwrap();
     assert_eq!(assigned(&actions).into_keys().collect::<Vec<_>>(), ["b/flights/0"], "no partition is added");
     assert!(no_more(&actions));
@@ -253,11 +273,128 @@ fn offsets_given_as_ends_are_kept() {
 }
 
 #[test]
+fn a_lower_offset_that_is_newer_wins() {
+    let mut enumerator = unbounded();
+    enumerator.handle(started(1, vec![])).unwrap();
+    let low = HoldingFact { partitions: vec![partition(0, 5_000, 9_000)], ..up("a", 0) };
+    let given = assigned(&enumerator.handle(facts(vec![low.clone()])).unwrap());
+    let given = given["a/flights/0"].1;
+    assert_eq!(given.next, 5_000);
+    // The broker has lost its log, and the reader went back, as it was told to.
+    let back = held("a/flights/0", Position { next: 7, ..given });
+    let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&enumerator.snapshot())).unwrap();
+    restored.handle(started(1, vec![back])).unwrap();
+    let again = assigned(&restored.handle(facts(vec![low])).unwrap())["a/flights/0"].1;
+    assert_eq!((again.next, again.assignment), (7, given.assignment + 1));
+    // What an earlier reader of it said does not count any more.
+    let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&restored.snapshot())).unwrap();
+    restored.handle(started(1, vec![held("a/flights/0", Position { next: 8_000, ..given })])).unwrap();
+    assert_eq!(restored.state.splits["a/flights/0"].next, 7);
+}
+
+#[test]
+fn h5_a_state_of_version_1_goes_on_where_its_readers_were() {
+    let old = br#"{"version":1,"listed":[["a","flights"]],"discovered":[["a","flights"]],
+        "splits":{"a/flights/0":{"place":{"Owned":0},"next":3,"end":null}}}"#;
+    let mut restored = FederatedEnumerator::new(Bounds::default(), Some(old)).unwrap();
+    let mut position = vec![1];
+    position.extend(40i64.to_be_bytes());
+    position.extend(i64::MIN.to_be_bytes());
+    restored.handle(started(1, vec![SplitState { id: SplitId("a/flights/0".into()), position }])).unwrap();
+    let given = assigned(&restored.handle(facts(vec![up("a", 1)])).unwrap())["a/flights/0"].1;
+    assert_eq!((given.next, given.topic_id), (40, Some(TopicId([1; 16]))));
+}
+
+fn recreated(cluster: &str, partitions: i32) -> HoldingFact {
+    HoldingFact { topic_id: Some(TopicId([2; 16])), ..up(cluster, partitions) }
+}
+
+#[test]
+fn a_topic_that_was_made_anew_fails_the_job_and_is_named() {
+    let mut enumerator = unbounded();
+    enumerator.handle(started(1, vec![])).unwrap();
+    enumerator.handle(facts(vec![up("a", 1), up("b", 1)])).unwrap();
+    let error = enumerator.handle(facts(vec![up("a", 1), recreated("b", 1)])).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("b/flights") && text.contains("on_topic_recreated") && !error.is_retryable(),
+        "{text}"
+    );
+    assert!(
+        text.contains(&TopicId([1; 16]).to_string()) && text.contains(&TopicId([2; 16]).to_string()),
+        "{text}"
+    );
+    // As well when it was made anew while nothing ran.
+    let mut restored = FederatedEnumerator::new(Bounds::default(), Some(&enumerator.snapshot())).unwrap();
+    restored.handle(started(1, vec![at("b/flights/0", 50, None)])).unwrap();
+    assert!(restored.handle(facts(vec![up("a", 1), recreated("b", 1)])).is_err());
+}
+
+fn restarting() -> Bounds {
+    Bounds { on_topic_recreated: OnTopicRecreated::Restart, ..Bounds::default() }
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_taken_back_and_read_from_its_beginning() {
+    let mut enumerator = FederatedEnumerator::new(restarting(), None).unwrap();
+    enumerator.handle(started(1, vec![])).unwrap();
+    enumerator.handle(facts(vec![up("a", 2)])).unwrap();
+    // While it is not seen whole nothing goes on, nor does anything begin.
+    let part = HoldingFact { complete: false, ..recreated("a", 1) };
+    let actions = enumerator.handle(facts(vec![part])).unwrap();
+    assert_eq!(status_to(&actions, 0).unwrap().topic_ids[0].2, TopicId([2; 16]), "readers stop");
+    assert!(!actions.iter().any(|action| matches!(action, EnumeratorAction::Release { .. })));
+    // It has one partition less.
+    let actions = enumerator.handle(facts(vec![recreated("a", 1)])).unwrap();
+    let splits = vec![SplitId("a/flights/0".into()), SplitId("a/flights/1".into())];
+    assert!(actions.contains(&EnumeratorAction::Release { subtask: 0, splits }));
+    let checkpoint = CheckpointId { generation: 1, number: 1 };
+    let splits = vec![at("a/flights/0", 70, None), at("a/flights/1", 70, None)];
+    let (snapshot, held) = (enumerator.snapshot(), splits.clone());
+    let actions = enumerator.handle(EnumeratorEvent::Released { checkpoint, splits }).unwrap();
+    let expected = |actions: &[EnumeratorAction]| {
+        let given = assigned(actions);
+        assert_eq!(given.keys().collect::<Vec<_>>(), ["a/flights/0"]);
+        let position = given["a/flights/0"].1;
+        assert_eq!((position.next, position.topic_id), (0, Some(TopicId([2; 16]))));
+    };
+    expected(&actions);
+    // The same after a restore from the checkpoint in between.
+    let mut restored = FederatedEnumerator::new(restarting(), Some(&snapshot)).unwrap();
+    restored.handle(started(2, held)).unwrap();
+    expected(&restored.handle(facts(vec![recreated("a", 1)])).unwrap());
+}
+
+#[test]
+fn a_topic_that_was_made_anew_while_nothing_ran_is_read_from_its_beginning() {
+    let mut enumerator = FederatedEnumerator::new(restarting(), None).unwrap();
+    enumerator.handle(started(1, vec![])).unwrap();
+    enumerator.handle(facts(vec![up("a", 1)])).unwrap();
+    let mut restored = FederatedEnumerator::new(restarting(), Some(&enumerator.snapshot())).unwrap();
+    restored.handle(started(1, vec![at("a/flights/0", 50, None)])).unwrap();
+    let given = assigned(&restored.handle(facts(vec![recreated("a", 1)])).unwrap());
+    assert_eq!(given["a/flights/0"].1.next, 0);
+}
+
+#[test]
+fn a_bounded_reading_fails_when_what_it_has_not_read_was_made_anew() {
+    let bounds = Bounds { until: Some(Until::Latest), ..restarting() };
+    let mut enumerator = FederatedEnumerator::new(bounds, None).unwrap();
+    enumerator.handle(started(1, vec![])).unwrap();
+    enumerator.handle(facts(vec![up("a", 1), up("b", 1)])).unwrap();
+    let split = at("a/flights/0", 100, Some(100));
+    enumerator.handle(EnumeratorEvent::Finished { subtask: 0, split }).unwrap();
+    assert!(enumerator.handle(facts(vec![recreated("a", 1), up("b", 1)])).is_ok(), "a is read to its end");
+    let error = enumerator.handle(facts(vec![recreated("a", 1), recreated("b", 1)])).unwrap_err();
+    assert!(error.to_string().contains("bounded"), "{error}");
+}
+
+#[test]
 fn a_damaged_state_is_refused() {
     assert!(FederatedEnumerator::new(Bounds::default(), Some(b"{")).is_err());
-    let newer = br#"{"version":2,"listed":[],"discovered":[],"splits":{}}"#;
+    let newer = br#"{"version":3,"listed":[],"discovered":[],"splits":{}}"#;
     let error = FederatedEnumerator::new(Bounds::default(), Some(newer)).err().unwrap();
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3"), "{error}");
 }
 
 #[derive(Clone, Debug)]
@@ -279,7 +416,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 /// complete, restarts from the last of them.
 #[derive(Default)]
 struct World {
-    owner: BTreeMap<String, (u32, i64)>,
+    owner: BTreeMap<String, (u32, Position)>,
     releasing: BTreeSet<String>,
     checkpoint: Option<(Vec<u8>, Vec<SplitState>)>,
     ever: BTreeSet<String>,
@@ -291,10 +428,13 @@ impl World {
             match action {
                 EnumeratorAction::Assign { subtask, splits } => {
                     for split in splits {
-                        let next = Position::decode(&split.position).unwrap().next;
+                        let position = Position::decode(&split.position).unwrap();
                         let id = split.id.to_string();
                         self.ever.insert(id.clone());
-                        assert!(self.owner.insert(id.clone(), (subtask, next)).is_none(), "{id} owned twice");
+                        assert!(
+                            self.owner.insert(id.clone(), (subtask, position)).is_none(),
+                            "{id} owned twice"
+                        );
                     }
                 }
                 EnumeratorAction::Release { splits, .. } => {
@@ -326,18 +466,18 @@ proptest! {
                     }
                     let actions = enumerator.handle(facts(holdings.into_values().collect())).unwrap();
                     world.apply(actions);
-                    for (_, next) in world.owner.values_mut() { *next += 3; }
+                    for (_, position) in world.owner.values_mut() { position.next += 3; }
                 }
                 Happening::Checkpoint => {
                     number += 1;
                     let snapshot = enumerator.snapshot();
-                    let held: Vec<_> = world.owner.iter().map(|(id, (_, next))| at(id, *next, None)).collect();
+                    let read: Vec<_> = world.owner.iter().map(|(id, (_, position))| held(id, *position)).collect();
                     let checkpoint = CheckpointId { generation: 1, number };
-                    world.checkpoint = Some((snapshot, held));
+                    world.checkpoint = Some((snapshot, read));
                     let released = std::mem::take(&mut world.releasing);
                     let splits: Vec<_> = released
                         .iter()
-                        .filter_map(|id| world.owner.remove(id).map(|(_, next)| at(id, next, None)))
+                        .filter_map(|id| world.owner.remove(id).map(|(_, position)| held(id, position)))
                         .collect();
                     if !splits.is_empty() {
                         let actions = enumerator.handle(EnumeratorEvent::Released { checkpoint, splits }).unwrap();
@@ -347,16 +487,16 @@ proptest! {
                 Happening::Restart(parallelism) => {
                     world.owner.clear();
                     world.releasing.clear();
-                    let (snapshot, held) = match &world.checkpoint {
+                    let (snapshot, restored) = match &world.checkpoint {
                         Some((snapshot, held)) => (Some(snapshot.clone()), held.clone()),
                         None => (None, vec![]),
                     };
                     enumerator = FederatedEnumerator::new(Bounds::default(), snapshot.as_deref()).unwrap();
-                    let floor: BTreeMap<_, _> = held
+                    let floor: BTreeMap<_, _> = restored
                         .iter()
                         .map(|split| (split.id.to_string(), Position::decode(&split.position).unwrap().next))
                         .collect();
-                    let actions = enumerator.handle(started(parallelism, held)).unwrap();
+                    let actions = enumerator.handle(started(parallelism, restored)).unwrap();
                     world.apply(actions);
                     for (id, next) in &floor {
                         let known = enumerator.state.splits.get(id);

@@ -6,8 +6,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thalweg_engine::{Error, Result};
 
-/// Version of the encodings of this module.
-pub(crate) const ENCODING_VERSION: u8 = 1;
+use super::client::TopicId;
+
+/// Version of the encodings of this module. Version 1 knew no ids of topics.
+pub(crate) const ENCODING_VERSION: u8 = 2;
 
 /// All that is known of the world: every listed holding, each with the last look at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,10 @@ pub(crate) struct HoldingFact {
     pub topic: String,
     /// Whether the last look reached the cluster; `None` before the first look is over.
     pub reachable: Option<bool>,
+    /// Which making of the topic `partitions` are of; `None` when that is not known.
+    pub topic_id: Option<TopicId>,
+    /// The most brokers that led partitions of it at one time; 0 when that is not known.
+    pub brokers: usize,
     /// Whether `partitions` are all there are, each with its offsets.
     pub complete: bool,
     pub partitions: Vec<PartitionFact>,
@@ -54,8 +60,12 @@ pub(crate) struct Status {
     pub away: Vec<String>,
     /// Listed clusters whose partitions are not all known.
     pub undiscovered: Vec<String>,
-    /// Those among them at which nobody has looked yet.
+    /// Listed clusters at which nobody has looked in this attempt.
     pub unlooked: Vec<String>,
+    /// (cluster, topic, which making of it): positions of another one are worth nothing.
+    pub topic_ids: Vec<(String, String, TopicId)>,
+    /// How many brokers of a cluster a consumer may fetch from at a time; 0 when that is not known.
+    pub brokers: Vec<(String, usize)>,
 }
 
 /// Encodes one of this crate's messages.
@@ -77,9 +87,11 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T>
     }
     let unreadable = |error| Error::external(format!("cannot read {what}")).permanent().caused_by(error);
     let Versioned { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
-    if version != ENCODING_VERSION {
-        return Err(Error::external(format!("{what} is of version {version}, known is {ENCODING_VERSION}"))
-            .permanent());
+    if !(1..=ENCODING_VERSION).contains(&version) {
+        return Err(Error::external(format!(
+            "{what} is of version {version}, known are 1 to {ENCODING_VERSION}"
+        ))
+        .permanent());
     }
     serde_json::from_slice(bytes).map_err(unreadable)
 }

@@ -8,8 +8,8 @@ use thalweg_engine::record::Batch;
 use thalweg_engine::source::SplitRun;
 use thalweg_engine::{Context, Error, Result};
 
+use super::client::Message;
 use super::cluster_reader::Split;
-use super::consumer::Message;
 use super::metadata_columns::MetadataBuilders;
 use crate::format::{BadRecord, DeadLetter, DeadLetters, Decoder, OnDecodeError};
 
@@ -56,9 +56,10 @@ impl Gathering {
 
     /// Takes a record of `splits[index]`.
     #[inline]
-    pub fn push(&mut self, message: Message<'_>, index: usize, split: &Split) {
-        self.note(index, message.offset());
-        self.decoder.push(message.payload());
+    pub fn push(&mut self, message: &Message<'_>, index: usize, split: &Split) {
+        self.note(index, message.offset);
+        // A tombstone is decoded as an empty value.
+        self.decoder.push(message.value.unwrap_or_default());
         if let Some(metadata) = &mut self.metadata {
             metadata.push(message, &split.partition);
         }
@@ -197,7 +198,7 @@ mod tests {
 
     fn split(cluster: &str) -> Split {
         let partition = Partition { cluster: cluster.into(), topic: "t".into(), number: 1 };
-        Split::new(partition, Position { next: 0, end: None }).unwrap()
+        Split::new(partition, Position { next: 0, end: None, assignment: 1, topic_id: None })
     }
 
     fn bad(index: usize) -> BadRecord {

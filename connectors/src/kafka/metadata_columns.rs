@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field};
 use thalweg_engine::record::time_type;
 use thalweg_engine::{Error, Result};
 
-use super::consumer::Message;
+use super::client::Message;
 use super::split::Partition;
 use crate::record_id::{RECORD_ID_HEADER, RecordId};
 
@@ -114,20 +114,21 @@ impl MetadataBuilders {
 
     /// Adds a record's row.
     #[inline]
-    pub fn push(&mut self, message: Message<'_>, partition: &Partition) {
+    pub fn push(&mut self, message: &Message<'_>, partition: &Partition) {
         for builder in &mut self.0 {
             match builder {
-                Builder::Key(keys) => keys.append_option(message.key()),
+                Builder::Key(keys) => keys.append_option(message.key),
                 Builder::Timestamp(times) => {
-                    times.append_option(message.timestamp_ms().map(|time| time.saturating_mul(1_000)));
+                    times
+                        .append_option(message.details.timestamp_ms().map(|time| time.saturating_mul(1_000)));
                 }
                 Builder::Cluster(clusters) => clusters.append_value(&partition.cluster),
                 Builder::Topic(topics) => topics.append_value(&partition.topic),
                 Builder::Partition(partitions) => partitions.append_value(partition.number),
-                Builder::Offset(offsets) => offsets.append_value(message.offset()),
-                Builder::Header(name, values) => values.append_option(message.header(name)),
+                Builder::Offset(offsets) => offsets.append_value(message.offset),
+                Builder::Header(name, values) => values.append_option(message.details.header(name)),
                 Builder::RecordId { header, producer, epoch, sequence } => {
-                    let id = message.header(header).and_then(|header| RecordId::decode(header).ok());
+                    let id = message.details.header(header).and_then(|header| RecordId::decode(header).ok());
                     producer.append_option(id.map(|id| id.producer));
                     epoch.append_option(id.map(|id| id.epoch));
                     sequence.append_option(id.map(|id| id.sequence));

@@ -1,18 +1,16 @@
-//! Looks at one cluster, again and again, on a thread of its own: is it there, which partitions
-//! does it have, what are their offsets. A slow or dead cluster so delays nobody (F12): every
-//! call is bounded in time, and only this thread waits.
+//! Looks at one cluster, again and again: is it there, which partitions does it have, what are
+//! their offsets. A slow or dead cluster so delays nobody (F12): every question is bounded in time,
+//! and only the watch that asks waits.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
 use thalweg_engine::{Error, Result};
 
 use super::bounds::Start;
+use super::client::{KafkaClient, MetadataClient, Place, TopicId, TopicMetadata, Watch};
 use super::fact::{HoldingFact, PartitionFact};
-use super::settings::probe_config;
 use super::topology::Cluster;
 
 /// What a probe looks at.
@@ -32,34 +30,19 @@ pub(crate) struct Pace {
     pub timeout: Duration,
 }
 
-/// A running probe; ends when it is dropped (its thread a bounded while later).
+/// A running probe; ends when it is dropped.
 pub(crate) struct Probe {
     pub target: Target,
-    shared: Arc<Shared>,
+    seen: Arc<Seen>,
+    watch: Box<dyn Watch>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<Seen>,
-    changed: Condvar,
-}
+/// The last look.
+struct Seen(Mutex<Vec<HoldingFact>>);
 
-#[derive(Default)]
-struct Seen {
-    holdings: Vec<HoldingFact>,
-    stop: bool,
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the next look is due; false when the probe is to end.
-    fn pause(&self, interval: Duration) -> bool {
-        let seen = self.lock();
-        let waited = self.changed.wait_timeout_while(seen, interval, |seen| !seen.stop);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.stop
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, Vec<HoldingFact>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,27 +51,23 @@ impl Probe {
     ///
     /// # Errors
     /// An external error when no thread can be had.
-    pub fn start(target: Target, pace: Pace) -> Result<Probe> {
-        let shared = Arc::new(Shared::default());
-        shared.lock().holdings = target.topics.iter().map(|topic| unseen(&target.name, topic)).collect();
-        let (its, looking) = (shared.clone(), target.clone());
-        std::thread::Builder::new()
-            .name(format!("kafka-probe-{}", target.name))
-            .spawn(move || Looking::new(looking, pace).run(&its))
-            .map_err(|error| Error::external("cannot start a thread").caused_by(error))?;
-        Ok(Probe { target, shared })
+    pub fn start(client: &Arc<dyn KafkaClient>, target: Target, pace: Pace) -> Result<Probe> {
+        let nothing = target.topics.iter().map(|topic| unseen(&target.name, topic)).collect();
+        let seen = Arc::new(Seen(Mutex::new(nothing)));
+        let its = seen.clone();
+        let mut looking = Looking::new(client.clone(), target.clone(), pace.timeout);
+        let look = move || {
+            let holdings = looking.look();
+            *its.lock() = holdings;
+        };
+        let watch = client.watch(&format!("kafka-probe-{}", target.name), pace.interval, Box::new(look))?;
+        Ok(Probe { target, seen, watch })
     }
 
     /// The last look.
-    pub fn seen(&self) -> Vec<HoldingFact> {
-        self.shared.lock().holdings.clone()
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.changed.notify_all();
+    pub fn seen(&mut self) -> Vec<HoldingFact> {
+        self.watch.turn();
+        self.seen.lock().clone()
     }
 }
 
@@ -97,33 +76,48 @@ fn unseen(cluster: &str, topic: &str) -> HoldingFact {
         cluster: cluster.to_string(),
         topic: topic.to_string(),
         reachable: None,
+        topic_id: None,
+        brokers: 0,
         complete: false,
         partitions: Vec::new(),
     }
 }
 
 struct Looking {
+    client: Arc<dyn KafkaClient>,
     target: Target,
-    pace: Pace,
-    client: Option<BaseConsumer>,
-    /// Offsets as they were when a partition was first seen, by topic.
-    known: BTreeMap<String, BTreeMap<i32, PartitionFact>>,
+    /// How long a question may take.
+    timeout: Duration,
+    asking: Option<Box<dyn MetadataClient>>,
+    known: BTreeMap<String, Known>,
     trouble: Option<String>,
 }
 
-impl Looking {
-    fn new(target: Target, pace: Pace) -> Self {
-        Looking { target, pace, client: None, known: BTreeMap::new(), trouble: None }
-    }
+/// What is known of a topic.
+#[derive(Default)]
+struct Known {
+    id: Option<TopicId>,
+    /// The most brokers that led its partitions at one time.
+    brokers: usize,
+    /// Offsets as they were when a partition was first seen.
+    partitions: BTreeMap<i32, PartitionFact>,
+}
 
-    fn run(mut self, shared: &Shared) {
-        loop {
-            let holdings = self.look();
-            shared.lock().holdings = holdings;
-            if !shared.pause(self.pace.interval) {
-                return;
+impl Known {
+    /// The topic has this id now: what was seen of another making of it is forgotten.
+    fn is_of(&mut self, id: Option<TopicId>) {
+        if id.is_some() && id != self.id {
+            if self.id.is_some() {
+                self.partitions.clear();
             }
+            self.id = id;
         }
+    }
+}
+
+impl Looking {
+    fn new(client: Arc<dyn KafkaClient>, target: Target, timeout: Duration) -> Self {
+        Looking { client, target, timeout, asking: None, known: BTreeMap::new(), trouble: None }
     }
 
     fn look(&mut self) -> Vec<HoldingFact> {
@@ -140,10 +134,13 @@ impl Looking {
                     (false, false)
                 }
             };
+            let known = self.known.get(topic);
             let partitions: Vec<_> =
-                self.known.get(topic).map(|known| known.values().cloned().collect()).unwrap_or_default();
+                known.map(|known| known.partitions.values().cloned().collect()).unwrap_or_default();
             holdings.push(HoldingFact {
                 reachable: Some(here),
+                topic_id: known.and_then(|known| known.id),
+                brokers: known.map_or(0, |known| known.brokers),
                 complete: complete && !partitions.is_empty(),
                 partitions,
                 ..unseen(&self.target.name, topic)
@@ -165,73 +162,52 @@ impl Looking {
 
     /// Whether all of the topic's partitions are known with their offsets.
     fn look_at(&mut self, topic: &str) -> Result<bool> {
-        let timeout = self.pace.timeout;
-        let client = match self.client.take() {
-            Some(client) => client,
-            None => probe_config(&self.target.cluster)?
-                .create::<BaseConsumer>()
-                .map_err(|error| Error::user("the client cannot be made").caused_by(error))?,
+        let asking = match self.asking.take() {
+            Some(asking) => asking,
+            None => self.client.metadata(&self.target.cluster)?,
         };
-        let client = self.client.insert(client);
-        // Serves logs and errors, which would pile up otherwise.
-        while client.poll(Duration::ZERO).is_some() {}
-        let unreached = |error| Error::external("no metadata").caused_by(error);
-        let metadata = client.fetch_metadata(Some(topic), timeout).map_err(unreached)?;
-        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-            return Ok(false);
-        };
-        if let Some(error) = found.error() {
-            let trouble = format!("topic {topic}: {}", rdkafka::error::RDKafkaErrorCode::from(error));
-            if self.trouble.as_ref() != Some(&trouble) {
-                tracing::warn!(cluster = %self.target.name, %trouble, "the topology says it is there");
-                self.trouble = Some(trouble);
+        let asking = self.asking.insert(asking);
+        let (id, partitions) = match asking.topic(topic, self.timeout)? {
+            TopicMetadata::Present { id, partitions } => (id, partitions),
+            TopicMetadata::Absent(why) => {
+                let trouble = format!("topic {topic}: {why}");
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!(cluster = %self.target.name, %trouble, "the topology says it is there");
+                    self.trouble = Some(trouble);
+                }
+                return Ok(false);
             }
-            return Ok(false);
-        }
+        };
         let known = self.known.entry(topic.to_string()).or_default();
-        let led = found.partitions().iter().filter(|partition| partition.leader() >= 0);
-        let new: Vec<i32> =
-            led.map(|partition| partition.id()).filter(|id| !known.contains_key(id)).collect();
-        let total = found.partitions().len();
+        known.is_of(id);
+        let leaders: BTreeSet<i32> = partitions.iter().filter_map(|partition| partition.leader).collect();
+        known.brokers = known.brokers.max(leaders.len());
+        let known = &mut known.partitions;
+        let led = partitions.iter().filter(|partition| partition.leader.is_some());
+        let led = led.map(|partition| partition.number);
+        let new: Vec<i32> = led.filter(|number| !known.contains_key(number)).collect();
         if !new.is_empty() {
-            for fact in offsets(client, topic, &new, &self.target.start, timeout)? {
+            for fact in offsets(asking.as_mut(), topic, &new, &self.target.start, self.timeout)? {
                 known.insert(fact.partition, fact);
             }
         }
-        Ok(known.len() >= total)
+        Ok(known.len() >= partitions.len())
     }
 }
 
 /// The offsets of partitions, asked for all at once.
 fn offsets(
-    client: &BaseConsumer,
+    asking: &mut dyn MetadataClient,
     topic: &str,
     partitions: &[i32],
     start: &Start,
     timeout: Duration,
 ) -> Result<Vec<PartitionFact>> {
-    let ask = |at: Offset| -> Result<BTreeMap<i32, i64>> {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition_offset(topic, *partition, at)
-                .map_err(|error| Error::internal("cannot ask for offsets").caused_by(error))?;
-        }
-        let answer = client
-            .offsets_for_times(list, timeout)
-            .map_err(|error| Error::external(format!("no offsets of topic {topic}")).caused_by(error))?;
-        let offset = |at| match at {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        };
-        let answered = answer.elements();
-        let good = answered.iter().filter(|element| element.error().is_ok());
-        Ok(good.filter_map(|element| Some((element.partition(), offset(element.offset())?))).collect())
-    };
-    // The protocol's own marks for "oldest" and "next" are what these two offsets are on the wire.
-    let low = ask(Offset::Beginning)?;
-    let high = ask(Offset::End)?;
+    let mut ask = |place| asking.offsets(topic, partitions, place, timeout);
+    let low = ask(Place::Oldest)?;
+    let high = ask(Place::End)?;
     let at_timestamp = match start {
-        Start::Timestamp(milliseconds) => ask(Offset::Offset(*milliseconds))?,
+        Start::Timestamp(milliseconds) => ask(Place::Timestamp(*milliseconds))?,
         _ => BTreeMap::new(),
     };
     let fact = |partition: &i32| {

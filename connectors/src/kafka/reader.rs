@@ -20,9 +20,9 @@ use thalweg_engine::source::{
 use thalweg_engine::time::{MILLI, Micros, SECOND};
 
 use super::bounds::OnOffsetGone;
+use super::client::{KafkaClient, TopicId};
 use super::cluster_metrics::ClusterMetrics;
 use super::cluster_reader::{ClusterReader, Split};
-use super::consumer::FetchBuffer;
 use super::fact::{Status, decode};
 use super::gathering::Gathering;
 use super::settings::ConsumerNeeds;
@@ -36,6 +36,11 @@ const ROWS_MAX: usize = 8_192;
 const REPOLL: Micros = 100 * MILLI;
 /// Connections and gauges are looked after this often.
 const UPKEEP: Micros = SECOND;
+
+/// The bytes for librdkafka are divided by so many clusters at least.
+const SHARES_MIN: usize = 2;
+/// So many brokers has a cluster that was not looked at yet.
+const BROKERS: usize = 4;
 
 /// What happens to the watermark when a cluster is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +58,7 @@ pub enum OnOutage {
 
 /// What a reader is made with.
 pub(crate) struct ReaderConfig {
+    pub client: Arc<dyn KafkaClient>,
     pub file: TopologyFile,
     pub refresh: Duration,
     pub logical_topic: String,
@@ -77,8 +83,9 @@ pub(crate) struct FederatedReader {
     group: MetricGroup,
     clusters: BTreeMap<String, ClusterReader>,
     gathering: Gathering,
-    buffer: FetchBuffer,
     topology: Option<Arc<Topology>>,
+    /// Into how many parts the bytes for librdkafka are divided.
+    shares: usize,
     status: Option<Status>,
     /// The last hold that the engine was told.
     holds: Option<bool>,
@@ -94,13 +101,13 @@ impl FederatedReader {
     /// A reader without splits.
     pub fn new(config: ReaderConfig, gathering: Gathering, waker: &Waker, group: &MetricGroup) -> Self {
         FederatedReader {
-            buffer: FetchBuffer::new(config.rows_max()),
             config,
             waker: waker.clone(),
             group: group.clone(),
             clusters: BTreeMap::new(),
             gathering,
             topology: None,
+            shares: SHARES_MIN,
             status: None,
             holds: None,
             no_more: false,
@@ -132,13 +139,20 @@ impl FederatedReader {
         for name in holders.keys() {
             self.cluster(name);
         }
-        let needs = ConsumerNeeds {
-            queue_bytes: self.config.queue_bytes / holders.len().max(1),
-            end_of_partition: self.config.bounded,
-        };
+        // In steps, so that few that join make the others' consumers anew.
+        self.shares = self.shares.max(holders.len().next_power_of_two());
         for (name, cluster) in &mut self.clusters {
-            let address = self.topology.as_ref().and_then(|topology| topology.clusters.get(name));
-            cluster.follow(address, needs, &self.waker);
+            let mut told = self.status.iter().flat_map(|status| &status.brokers);
+            let brokers = told.find(|(cluster, _)| cluster == name).map(|(_, brokers)| *brokers);
+            let needs = ConsumerNeeds {
+                queue_bytes: self.config.queue_bytes / self.shares,
+                brokers: brokers.filter(|brokers| *brokers > 0).unwrap_or(BROKERS).next_power_of_two(),
+                end_of_partition: self.config.bounded,
+            };
+            // The word on a cluster follows its splits at once: nothing is connected before.
+            let topology = self.topology.as_ref().filter(|_| brokers.is_some());
+            let address = topology.and_then(|topology| topology.clusters.get(name));
+            cluster.follow(self.config.client.as_ref(), address, needs, &self.waker);
             cluster.measure();
             cluster.metrics.splits.set(i64::try_from(cluster.splits.len()).unwrap_or(i64::MAX));
             let known = self.status.as_ref();
@@ -159,6 +173,10 @@ impl FederatedReader {
                     *cluster == split.partition.cluster && *topic == split.partition.topic
                 };
                 split.listed = status.listed.iter().any(holding);
+                let of = |(cluster, topic, _): &&(String, String, TopicId)| {
+                    *cluster == split.partition.cluster && *topic == split.partition.topic
+                };
+                split.compare(status.topic_ids.iter().find(of).map(|(_, _, id)| *id));
             }
         }
     }
@@ -173,6 +191,7 @@ impl FederatedReader {
                     _ if split.position.is_at_end() => continue,
                     (false, _, _) | (true, true, OnOutage::Advance) => SplitActivity::Idle,
                     (true, true, OnOutage::Hold) => SplitActivity::Held,
+                    (true, false, _) if split.is_displaced() => SplitActivity::Held,
                     (true, false, _) => SplitActivity::Active,
                 };
                 if split.activity != activity {
@@ -184,7 +203,7 @@ impl FederatedReader {
         // A cluster that was not looked at yet is waited for in any case: that is over within the
         // discovery's timeout, and a job whose clusters are all up must not begin with late rows.
         let holds = self.status.as_ref().is_none_or(|status| match self.config.on_outage {
-            OnOutage::Hold => !status.undiscovered.is_empty(),
+            OnOutage::Hold => !status.undiscovered.is_empty() || !status.unlooked.is_empty(),
             OnOutage::Advance => !status.unlooked.is_empty(),
         });
         if self.holds != Some(holds) {
@@ -200,25 +219,35 @@ impl FederatedReader {
             .range::<String, _>((std::ops::Bound::Excluded(self.served.clone()), std::ops::Bound::Unbounded));
         let up_to = self.clusters.range::<String, _>(..=self.served.clone());
         let turn: Vec<String> = after.chain(up_to).map(|(name, _)| name.clone()).collect();
+        let mut asked = Vec::new();
         for name in turn {
-            if self.read_cluster(&name, cx)? {
+            if self.read_cluster(&name, &mut asked, cx)? {
                 self.served = name;
+                // A reader that waits says so of all its splits by that, and leaves nothing to do.
+                if !asked.is_empty() {
+                    cx.effect(ReaderEffect::Asked(asked));
+                }
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn read_cluster(&mut self, name: &str, cx: &mut ReaderContext<'_>) -> Result<bool> {
+    fn read_cluster(
+        &mut self,
+        name: &str,
+        asked: &mut Vec<SplitId>,
+        cx: &mut ReaderContext<'_>,
+    ) -> Result<bool> {
         let Some(cluster) = self.clusters.get_mut(name) else {
             return Ok(false);
         };
         let was_away = cluster.is_away();
-        let fetch = cluster.fetch(&mut self.buffer, &mut self.gathering)?;
+        let fetch = cluster.fetch(self.config.rows_max(), &mut self.gathering)?;
         cluster.flowing = fetch.records > 0;
         let gathered = self.gathering.finish(&cluster.splits)?;
         cluster.metrics.bad_records.add(gathered.bad);
-        if was_away != cluster.is_away() {
+        if was_away != cluster.is_away() || fetch.moved {
             self.tell_activity(cx);
         }
         if fetch.records > 0 {
@@ -231,6 +260,11 @@ impl FederatedReader {
         }
         if fetch.ended {
             self.tell_finished(name, cx);
+        }
+        if fetch.asked_all
+            && let Some(cluster) = self.clusters.get(name)
+        {
+            asked.extend(cluster.asked().cloned());
         }
         Ok(fetch.messages > 0)
     }
@@ -257,7 +291,7 @@ impl SourceReader for FederatedReader {
     fn add_splits(&mut self, splits: Vec<SplitState>, cx: &mut ReaderContext<'_>) -> Result<()> {
         let mut touched: Vec<String> = Vec::new();
         for given in splits {
-            let split = Split::new(Partition::parse(&given.id)?, Position::decode(&given.position)?)?;
+            let split = Split::new(Partition::parse(&given.id)?, Position::decode(&given.position)?);
             let name = split.partition.cluster.clone();
             self.cluster(&name).add(split);
             touched.push(name);
@@ -299,7 +333,7 @@ impl SourceReader for FederatedReader {
             self.tell_activity(cx);
         }
         if cx.now() < self.read_at {
-            return Ok(ReaderStatus::Waiting(Some(self.read_at)));
+            return Ok(ReaderStatus::Paused(self.read_at));
         }
         if self.read(cx)? {
             if let Some(limit) = self.config.rows_per_second {

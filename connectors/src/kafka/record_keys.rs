@@ -4,6 +4,7 @@
 use arrow::array::{Array, RecordBatch, cast::AsArray};
 use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use thalweg_engine::record::{EdgeSchema, Mode};
 use thalweg_engine::{Error, Result};
 
 use crate::format::EncodedRows;
@@ -23,6 +24,34 @@ impl RecordKeys {
                 .map_err(|_| Error::user(format!("there is no column {column:?} for the key")))
         };
         Ok(RecordKeys(columns.iter().map(find).collect::<Result<_>>()?))
+    }
+
+    /// Looks whether records with these keys say what the rows of a stream say: the versions of a row
+    /// stay in their order, and replace each other and no other row, when the record's key is the
+    /// stream's.
+    ///
+    /// # Errors
+    /// A user error for another key on an upsert stream.
+    pub fn check(&self, input: &EdgeSchema) -> Result<()> {
+        let Mode::Upsert(key) = &input.mode else { return Ok(()) };
+        let mine: Vec<&str> =
+            self.0.iter().map(|&column| input.schema.field(column).name().as_str()).collect();
+        if mine.iter().all(|name| key.iter().any(|column| column == name))
+            && key.iter().all(|column| mine.contains(&column.as_str()))
+        {
+            return Ok(());
+        }
+        let what = if mine.is_empty() {
+            "have no key".to_string()
+        } else {
+            format!("have the key {}", mine.join(", "))
+        };
+        Err(Error::user(format!(
+            "the stream is {}, and the records {what}: versions of a row would lose their order, or rows \
+             replace others; give the records the key {}",
+            input.mode,
+            key.join(", ")
+        )))
     }
 
     /// One key a row; `None` when records have no key. A null becomes an empty text.

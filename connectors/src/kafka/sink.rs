@@ -16,6 +16,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
 use super::deliveries::{Deliveries, DeliveryContext, Epoch};
@@ -98,8 +99,12 @@ impl OperatorFactory for KafkaSink {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        RecordKeys::new(&input.schema, &self.key)?;
+        RecordKeys::new(&input.schema, &self.key)?.check(input)?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 
     fn describe(&self) -> String {
@@ -224,11 +229,11 @@ impl Operator for Writer {
         open.earlier.push(std::mem::take(&mut open.epoch));
         open.earlier.retain(|epoch| !epoch.is_delivered());
         let (epochs, deliveries) = (open.earlier.clone(), open.deliveries.clone());
-        let wait = move |_: &SnapshotSite| {
-            deliveries.wait(&epochs)?;
+        let wait = move |site: &SnapshotSite| {
+            deliveries.wait(&epochs, &site.cancelled)?;
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(wait)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(wait)], ..OperatorSnapshot::default() })
     }
 }
 

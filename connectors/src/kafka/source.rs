@@ -8,15 +8,19 @@ use std::time::Duration;
 use arrow::datatypes::{Schema, SchemaRef};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::source::{Discovery, Enumerator, ReaderOpenContext, Source, SourceReader};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 
-use super::bounds::{OnOffsetGone, Start, Starts, Until};
+use super::bounds::{OnOffsetGone, OnTopicRecreated, Start, Starts, Until};
+use super::client::KafkaClient;
 use super::discovery::FederatedDiscovery;
 use super::enumerator::{Bounds, FederatedEnumerator};
 use super::gathering::Gathering;
+use super::librdkafka::Librdkafka;
 use super::metadata_columns::{MetadataBuilders, MetadataColumn};
 use super::probe::Pace;
 use super::reader::{FederatedReader, OnOutage, ReaderConfig};
+use super::simulated::SimulatedKafka;
 use super::topology_file::TopologyFile;
 use crate::format::{Format, OnDecodeError, dead_letter_schema};
 
@@ -29,6 +33,7 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// clusters, topics and partitions come and go with the topology file, without a restart.
 #[derive(Clone)]
 pub struct KafkaSource {
+    client: Arc<dyn KafkaClient>,
     topic: String,
     file: TopologyFile,
     format: Arc<dyn Format>,
@@ -57,6 +62,7 @@ impl KafkaSourceBuilder {
     /// Says how records become rows, with a format that is shared already.
     pub fn format_dyn(self, format: Arc<dyn Format>) -> KafkaSource {
         KafkaSource {
+            client: Arc::new(Librdkafka),
             topic: self.topic,
             file: TopologyFile::new(self.topology),
             format,
@@ -114,6 +120,13 @@ impl KafkaSource {
         self
     }
 
+    /// What to do when a topic was deleted and made anew.
+    #[must_use]
+    pub fn on_topic_recreated(mut self, on_topic_recreated: OnTopicRecreated) -> Self {
+        self.bounds.on_topic_recreated = on_topic_recreated;
+        self
+    }
+
     /// What to do with a record that cannot be decoded.
     #[must_use]
     pub fn on_decode_error(mut self, on_decode_error: OnDecodeError) -> Self {
@@ -128,7 +141,10 @@ impl KafkaSource {
         self
     }
 
-    /// Bytes that librdkafka may hold for one task, divided among its clusters. Default: 64 MiB.
+    /// Bytes that librdkafka may hold for one task. Default: 64 MiB.
+    ///
+    /// They are divided by two, four, eight clusters and so on; when so many have joined that the
+    /// shares become smaller, the consumers of the others are made anew, once, at their positions.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
@@ -146,6 +162,13 @@ impl KafkaSource {
     #[must_use]
     pub fn discovery(mut self, interval: Duration, timeout: Duration) -> Self {
         self.pace = Pace { interval, timeout };
+        self
+    }
+
+    /// Reads clusters in memory instead of real ones: those at the topology's bootstrap addresses.
+    #[must_use]
+    pub fn simulated(mut self, kafka: &SimulatedKafka) -> Self {
+        self.client = Arc::new(kafka.clone());
         self
     }
 
@@ -179,6 +202,10 @@ impl Source for KafkaSource {
         Ok(vec![EdgeSchema::new(dead_letter_schema())])
     }
 
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("kafka source").with("topic", &self.topic)
+    }
+
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         Ok(Box::new(FederatedEnumerator::new(self.bounds.clone(), restored)?))
     }
@@ -186,7 +213,8 @@ impl Source for KafkaSource {
     fn discovery(&self) -> Result<Option<Box<dyn Discovery>>> {
         self.file.require()?;
         let starts: Starts = self.bounds.starts.clone();
-        let discovery = FederatedDiscovery::new(&self.topic, self.file.clone(), starts, self.pace);
+        let (client, file) = (self.client.clone(), self.file.clone());
+        let discovery = FederatedDiscovery::new(client, &self.topic, file, starts, self.pace);
         Ok(Some(Box::new(discovery)))
     }
 
@@ -198,6 +226,7 @@ impl Source for KafkaSource {
         let gathering =
             Gathering::new(self.format.decoder()?, metadata, self.schema()?, self.on_decode_error);
         let config = ReaderConfig {
+            client: self.client.clone(),
             file: self.file.clone(),
             refresh: self.pace.interval,
             logical_topic: self.topic.clone(),

@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use thalweg_engine::{Error, Result};
-
-use crate::Secret;
+use thalweg_engine::{Error, Result, Secret};
 
 /// Which clusters hold which logical topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,25 +39,28 @@ pub struct LogicalTopic {
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// Written in the file, and no secret.
-    Plain(String),
-    /// Written in the file, and a secret by its name (`sasl.password` and the like).
-    Secret(Secret),
-    /// In an environment variable; a secret.
+    /// Written in the file. Which of a client's settings are secret nobody knows, least of all when
+    /// one's name is misspelt: all are.
+    Given(Secret),
+    /// In an environment variable.
     Env(String),
-    /// In a file, without its last line break; a secret.
+    /// In a file, without its last line break.
     File(PathBuf),
 }
 
 impl Setting {
+    /// A value that the program or the file says.
+    pub fn given(value: impl Into<String>) -> Setting {
+        Setting::Given(Secret::new(value))
+    }
+
     /// The value, read anew from where it is kept.
     ///
     /// # Errors
     /// A user error that names the variable or the file, never the value.
     pub fn resolve(&self) -> Result<Secret> {
         match self {
-            Setting::Plain(value) => Ok(Secret::new(value.clone())),
-            Setting::Secret(secret) => Ok(secret.clone()),
+            Setting::Given(secret) => Ok(secret.clone()),
             Setting::Env(name) => std::env::var(name)
                 .map(Secret::new)
                 .map_err(|_| Error::user(format!("environment variable {name} is not set or not UTF-8"))),
@@ -191,15 +192,15 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_read_from_where_they_are_and_never_printed() {
+    fn f14_secrets_are_read_from_where_they_are_and_never_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         std::fs::write(&path, "hunter2\n").unwrap();
         let cluster = Cluster::at("h:1")
             .with("sasl.password", Setting::File(path.clone()))
-            .with("ssl.key.password", Setting::Secret(Secret::new("swordfish")));
+            .with("ssl.key.password", Setting::given("swordfish"));
         assert_eq!(cluster.settings["sasl.password"].resolve().unwrap().reveal(), "hunter2");
-        let printed = format!("{cluster:?} {}", cluster.settings["sasl.password"].resolve().unwrap());
+        let printed = format!("{cluster:?} {:?}", cluster.settings["sasl.password"].resolve().unwrap());
         assert!(!printed.contains("hunter2") && !printed.contains("swordfish"), "{printed}");
         let missing = Setting::Env("THALWEG_NO_SUCH_VARIABLE".into()).resolve().unwrap_err();
         assert!(missing.to_string().contains("THALWEG_NO_SUCH_VARIABLE"));

@@ -22,7 +22,6 @@ use saphyr::{LoadableYamlNode, MarkedYamlOwned, ScalarOwned, YamlDataOwned};
 use thalweg_engine::{Error, Result};
 
 use super::topology::{Cluster, LogicalTopic, Setting, Topology};
-use crate::Secret;
 
 /// Longest name of a cluster, in bytes: it is part of split names, labels and paths.
 const CLUSTER_NAME_BYTES_MAX: usize = 64;
@@ -156,7 +155,7 @@ impl Reading<'_> {
             };
         }
         let text = self.text(node, name)?;
-        Some(if is_secret(name) { Setting::Secret(Secret::new(text)) } else { Setting::Plain(text) })
+        Some(Setting::given(text))
     }
 
     fn topics(&mut self, node: &Node) -> BTreeMap<String, LogicalTopic> {
@@ -211,12 +210,6 @@ impl Reading<'_> {
     }
 }
 
-/// Whether a setting of this name is a secret wherever its value is written.
-fn is_secret(name: &str) -> bool {
-    const MARKS: [&str; 5] = ["password", "secret", "key.pem", "jaas", "token"];
-    MARKS.iter().any(|mark| name.contains(mark))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,11 +232,11 @@ topics:
 ";
 
     #[test]
-    fn yaml_and_json_say_the_same_and_secrets_stay_dark() {
+    fn f14_yaml_and_json_say_the_same_and_secrets_stay_dark() {
         let topology = parse_topology(GOOD, "t.yaml").unwrap();
         assert_eq!(topology.version, 3);
         let west = &topology.clusters["west"];
-        assert_eq!(west.settings["socket.timeout.ms"], Setting::Plain("7000".into()));
+        assert_eq!(west.settings["socket.timeout.ms"], Setting::given("7000"));
         assert_eq!(west.settings["ssl.key.password"], Setting::Env("KEY_PASSWORD".into()));
         assert_eq!(west.settings["sasl.password"].resolve().unwrap().reveal(), "hunter2");
         assert!(!format!("{topology:?}").contains("hunter2"));

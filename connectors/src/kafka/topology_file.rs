@@ -1,4 +1,4 @@
-//! Watches a topology file by polling: its content is read anew when the file's time or length
+//! Watches a topology file (W6) by polling: its content is read anew when the file's time or length
 //! changed, or after [`REREAD_MICROS`] in any case (a file can change within one tick of its
 //! clock). What was read is decided upon by [`decide`]; the last good topology stays.
 //!
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn w4_w5_a_broken_missing_or_older_file_leaves_the_last_good_topology() {
+    fn w4_w5_w6_a_broken_missing_or_older_file_leaves_the_last_good_topology() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("topology.yaml");
         let file = TopologyFile::new(&path);

@@ -18,7 +18,7 @@ use thalweg_proto::prism::{Record, RecordId};
 
 use super::outbox::Outbox;
 use super::row_records::RowRecords;
-use super::sink::{PrismSink, producer_name};
+use super::sink::PrismSink;
 
 /// One instance of the sink.
 pub(super) struct AtLeastOnceWriter {
@@ -67,7 +67,7 @@ impl Operator for AtLeastOnceWriter {
         let (topic, bytes) = (self.sink.topic(), self.sink.in_flight());
         self.open = Some(Open {
             outbox: Outbox::new(publisher, topic, bytes, cx.waker.clone(), cx.metrics)?,
-            producer: producer_name(cx.info),
+            producer: cx.info.instance_name(),
             epoch: 0,
             sequence: 0,
             waits: BTreeMap::new(),
@@ -111,7 +111,7 @@ impl Operator for AtLeastOnceWriter {
             awaiter.wait(ticket, &|| given_up.load(Ordering::Acquire))?;
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(wait)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(wait)], ..OperatorSnapshot::default() })
     }
 
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {

@@ -8,6 +8,7 @@
 //! limits: { request_bytes: 4194304, record_bytes: 900000, records: 20000, in_flight_bytes: 67108864 }
 //! attempt_timeout_ms: 3000
 //! room_wait_ms: 1000
+//! memory_bytes: 268435456            # of the process; in_flight_bytes is then its share of it
 //! ```
 
 use std::path::Path;
@@ -57,32 +58,40 @@ impl Reading {
     }
 
     fn gateway(&mut self, root: &Node) -> GatewayConfig {
-        let mut config = GatewayConfig { listen: String::new(), router: RouterConfig::new("") };
-        let router = &mut config.router;
+        let mut config = GatewayConfig::new("", "");
+        let mut memory = None;
         for (name, key, value) in self.mapping(root, "the configuration") {
             match name.as_str() {
                 "listen" => config.listen = self.text(value, "listen"),
-                "topology" => router.topology = self.text(value, "topology").into(),
+                "topology" => config.router.topology = self.text(value, "topology").into(),
                 "weights" => {
                     for (cluster, _, weight) in self.mapping(value, "weights") {
                         let weight = self.number(weight, &format!("the weight of {cluster}"), 0, 1_000);
-                        router.weights.insert(cluster, u32::try_from(weight).unwrap_or(1));
+                        config.router.weights.insert(cluster, u32::try_from(weight).unwrap_or(1));
                     }
                 }
-                "limits" => self.limits(value, router),
+                "limits" => self.limits(value, &mut config.router),
+                "memory_bytes" => memory = Some((value, self.number(value, &name, 1, 1 << 40))),
                 "attempt_timeout_ms" => {
-                    router.attempt_timeout =
+                    config.router.attempt_timeout =
                         Duration::from_millis(self.number(value, &name, ATTEMPT_MS_MIN, 300_000));
                 }
                 "room_wait_ms" => {
-                    router.room_wait = Duration::from_millis(self.number(value, &name, 0, 60_000));
+                    config.router.room_wait = Duration::from_millis(self.number(value, &name, 0, 60_000));
                 }
                 _ => self.mistake(
                     key,
                     format_args!(
-                        "unknown key {name:?}; known: listen, topology, weights, limits, attempt_timeout_ms, room_wait_ms"
+                        "unknown key {name:?}; known: listen, topology, weights, limits, attempt_timeout_ms, \
+                         room_wait_ms, memory_bytes"
                     ),
                 ),
+            }
+        }
+        if let Some((node, bytes)) = memory {
+            match config.clone().with_memory(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+                Ok(divided) => config = divided,
+                Err(error) => self.mistake(node, error),
             }
         }
         if config.listen.is_empty() {
@@ -167,6 +176,22 @@ mod tests {
         assert_eq!(config.router.weights["east"], 2);
         assert_eq!(config.router.limits.records, 5);
         assert_eq!(config.router.attempt_timeout, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn memory_says_what_may_be_in_flight() {
+        let read = |memory: u64| {
+            let text = format!("listen: a:1\ntopology: t\nmemory_bytes: {memory}\n");
+            parse_gateway_config(&text, Path::new("p.yaml"))
+        };
+        let config = read(256 << 20).unwrap();
+        assert!((450..550).contains(&config.calls), "{}", config.calls);
+        let in_flight = config.router.limits.in_flight_bytes;
+        assert!((32 << 20..64 << 20).contains(&in_flight), "{in_flight}");
+        let error = read(64 << 20).unwrap_err().to_string();
+        let needed = error.strip_prefix("p.yaml:3: 67108864 bytes of memory are too few: ").unwrap();
+        let needed: u64 = needed.rsplit(' ').next().unwrap().parse().unwrap();
+        read(needed + 1_000).unwrap();
     }
 
     #[test]

@@ -2,15 +2,15 @@
 //!
 //! Rows of an epoch are staged in segments: local files, each uploaded when it is full, the last
 //! one by the snapshot's task. At the barrier the records have ids for ever: a producer that is new
-//! at every restore, the epoch, and a sequence that runs on without gaps. A committable is a
-//! reference and a hash. What an aborted checkpoint prepared keeps its ids and its place in the
-//! store, and rides with the next.
+//! at every restore and in every store, the epoch, and a sequence that runs on without gaps. A
+//! committable is a reference and a hash, and keeps its producer. What an aborted checkpoint
+//! prepared keeps its ids and its place in the store, and rides with the next.
 //!
 //! Staging is bounded on disk. At the bound (the store is slow, or away) the sink says that it is
 //! full, and its input is held back; a barrier still comes through, and room comes with each
 //! segment that was uploaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thalweg_engine::checkpoint::{
@@ -21,11 +21,12 @@ use thalweg_engine::metrics::{Counter, Gauge};
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorSnapshot, Step, SubtaskInfo};
 use thalweg_engine::record::Batch;
 use thalweg_engine::sink::Committable;
+use thalweg_engine::state::LockedDirectory;
 use thalweg_engine::{Error, Result};
 
 use super::row_records::RowRecords;
 use super::segment::SegmentReference;
-use super::sink::{PrismSink, producer_name};
+use super::sink::PrismSink;
 use super::staging::{OpenSegment, SealedSegment, StagedBytes};
 use super::uploads::Uploads;
 use crate::epochs::Unconfirmed;
@@ -46,7 +47,7 @@ struct Open {
     producer: String,
     layout: JobLayout,
     storage: Arc<dyn CheckpointStorage>,
-    directory: PathBuf,
+    directory: Staging,
     staged: Arc<StagedBytes>,
     staging_bytes: u64,
     segment_bytes: u64,
@@ -77,9 +78,6 @@ impl Drop for Open {
         self.filled.clear();
         self.uploads = None;
         self.unconfirmed = Unconfirmed::default();
-        // A segment that is still on its way to the store keeps the directory; it deletes itself,
-        // and an empty directory is left.
-        let _ = std::fs::remove_dir(&self.directory);
     }
 }
 
@@ -101,7 +99,7 @@ impl Open {
         let staging_bytes = sink.staging_limit();
         Ok(Open {
             info: cx.info.clone(),
-            producer: producer_name(cx.info),
+            producer: cx.info.instance_name(),
             layout: JobLayout::new(&cx.info.job)?,
             storage: cx.storage.clone(),
             directory: staging_directory(sink, cx)?,
@@ -171,23 +169,40 @@ impl Open {
     }
 }
 
-fn staging_directory(sink: &PrismSink, cx: &OpenContext<'_>) -> Result<PathBuf> {
-    let info = cx.info;
-    let unique = format!(
-        "prism-{}-{}-{}-{}-{}",
-        std::process::id(),
-        info.uid,
-        info.subtask,
-        info.generation,
-        info.attempt
-    );
-    let Some(parent) = sink.staging_directory() else { return cx.backend.scratch(&unique) };
-    let directory = parent.join(&unique);
-    // An earlier process of the same number may have left it.
-    let _ = std::fs::remove_dir_all(&directory);
-    std::fs::create_dir_all(&directory)
-        .map_err(|error| Error::external(format!("cannot make {}", directory.display())).caused_by(error))?;
-    Ok(directory)
+fn staging_directory(sink: &PrismSink, cx: &OpenContext<'_>) -> Result<Staging> {
+    let name = format!("prism-{}", cx.info.instance_name());
+    match sink.staging_directory() {
+        // A segment that is still on its way to the store keeps its file; it deletes itself.
+        Some(parent) => Ok(Staging::Own(LockedDirectory::create(parent, &name, "prism-")?.keeping_files())),
+        None => Ok(Staging::Scratch(cx.backend.scratch(&name)?)),
+    }
+}
+
+/// The local directory of an instance's segments.
+enum Staging {
+    /// Where the sink was told to; it goes with the instance.
+    Own(LockedDirectory),
+    /// Below the state's, and goes with that at the latest.
+    Scratch(PathBuf),
+}
+
+impl Staging {
+    fn path(&self) -> &Path {
+        match self {
+            Staging::Own(directory) => directory.path(),
+            Staging::Scratch(directory) => directory,
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Staging::Scratch(directory) = self {
+            // A segment that is still on its way to the store keeps the directory; it deletes itself,
+            // and an empty directory is left.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }
 
 impl Operator for ExactlyOnceWriter {
@@ -202,9 +217,11 @@ impl Operator for ExactlyOnceWriter {
         for record in &records {
             let segment = match &mut open.current {
                 Some(segment) => segment,
-                None => {
-                    open.current.insert(OpenSegment::create(&open.directory, open.sequence, &open.staged)?)
-                }
+                None => open.current.insert(OpenSegment::create(
+                    open.directory.path(),
+                    open.sequence,
+                    &open.staged,
+                )?),
             };
             segment.append(record)?;
             open.sequence = segment.next_sequence();
@@ -245,7 +262,7 @@ impl Operator for ExactlyOnceWriter {
         let uid = open.info.uid.clone();
         let upload = move |site: &SnapshotSite| -> Result<Vec<SnapshotPart>> {
             let upload = |prepared: &Prepared| -> Result<SnapshotPart> {
-                let file = prepared.segment.upload(&*site.storage)?;
+                let file = prepared.segment.upload(&*site.storage, &site.cancelled)?;
                 Ok(SnapshotPart::Committable(committable(&uid, &topic, &producer, prepared, file)?))
             };
             prepared.iter().map(upload).collect()

@@ -1,33 +1,37 @@
-//! The gateway: the router as a gRPC service. Many clients share one producer for each cluster
+//! The gateway: the router as a gRPC service with one call (P1). Many clients share one producer for each cluster
 //! (P8), since all requests go through one router.
+//!
+//! Nothing is read of a request but its length before there is room for it (`admission`): until
+//! then it waits in its client, held back by HTTP/2's flow control, and after a while it is refused.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use thalweg_engine::metrics::{MetricGroup, Registry};
 use thalweg_engine::{Error, Result};
-use thalweg_proto::prism::prism_server::{Prism, PrismServer};
-use thalweg_proto::prism::{ProduceBatchRequest, ProduceBatchResponse};
 use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
 
-use super::config::GatewayConfig;
+use super::admission::{Admission, AdmissionLimits};
+use super::config::{CALL_WINDOW_BYTES, GatewayConfig};
 use super::config_document::parse_gateway_config;
 use super::router::Router;
+use super::service::admitted_service;
 
+/// Calls of a connection that are looked at; more wait in their client.
+const CALLS_PER_CONNECTION: u32 = 8;
+/// How long a call may take; who sends slower than that holds room for nothing.
+const CALL_BOUND: Duration = Duration::from_secs(60);
 /// How long connections may take to end.
 const STOP_BOUND: Duration = Duration::from_secs(10);
-/// What a message may hold beside the records that count.
-const FRAMING_BYTES: usize = 64 << 10;
 
 /// A gateway that listens and does not serve yet.
 pub struct PrismGateway {
     router: Router,
+    admission: Admission,
     incoming: TcpIncoming,
     address: SocketAddr,
 }
@@ -44,8 +48,14 @@ impl PrismGateway {
         let listener = tokio::net::TcpListener::bind(&config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let router = Router::new(config.router.clone(), metrics)?;
+        let limits = AdmissionLimits {
+            bytes: config.router.limits.in_flight_bytes,
+            calls: config.calls,
+            wait: config.router.room_wait,
+        };
+        let admission = Admission::new(limits, metrics);
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(PrismGateway { router, incoming, address })
+        Ok(PrismGateway { router, admission, incoming, address })
     }
 
     /// Where it listens.
@@ -58,16 +68,21 @@ impl PrismGateway {
     /// # Errors
     /// An external error of the listener.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let PrismGateway { router, incoming, .. } = self;
-        let limits = router.config().limits;
-        let service = PrismServer::new(Service { router: router.clone() })
-            .max_decoding_message_size(limits.request_bytes.saturating_add(FRAMING_BYTES));
+        let PrismGateway { router, admission, incoming, .. } = self;
+        let service = admitted_service(router.clone(), admission);
         let (told, stopping) = oneshot::channel();
         let signal = async move {
             stop.await;
             let _ = told.send(());
         };
-        let serving = Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, signal);
+        let serving = Server::builder()
+            .timeout(CALL_BOUND)
+            .max_concurrent_streams(CALLS_PER_CONNECTION)
+            .initial_stream_window_size(CALL_WINDOW_BYTES)
+            // What waits of some calls never keeps another one from being read.
+            .initial_connection_window_size((CALLS_PER_CONNECTION + 1) * CALL_WINDOW_BYTES)
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, signal);
         let bounded = async {
             // A client that keeps its connection open does not keep the gateway.
             if stopping.await.is_ok() {
@@ -190,29 +205,4 @@ fn signalled() -> Result<impl Future<Output = ()> + Send + 'static> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-struct Service {
-    router: Router,
-}
-
-#[tonic::async_trait]
-impl Prism for Service {
-    async fn produce_batch(
-        &self,
-        request: Request<ProduceBatchRequest>,
-    ) -> Result<Response<ProduceBatchResponse>, Status> {
-        let ProduceBatchRequest { topic, records } = request.into_inner();
-        let limit = self.router.config().limits.records;
-        if topic.is_empty() {
-            return Err(Status::invalid_argument("the request names no topic"));
-        }
-        if records.len() > limit {
-            let message = format!("the request has {} records; the limit is {limit}", records.len());
-            return Err(Status::invalid_argument(message));
-        }
-        let records: Arc<[_]> = records.into();
-        let results = self.router.produce(&topic, records).await;
-        Ok(Response::new(ProduceBatchResponse { results }))
-    }
 }

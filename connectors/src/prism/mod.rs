@@ -3,8 +3,9 @@
 //!
 //! What decides is pure: `route`, `breaker`. What a record meets on its way is in `outcome`.
 //! The router knows nothing of gRPC; the sinks know the router only as one of two targets. The
-//! behaviours are those of REQUIREMENTS.md, P1 and on.
+//! behaviours are those of docs/requirements.md, P1 and on.
 
+mod admission;
 mod at_least_once;
 mod breaker;
 mod cluster;
@@ -20,6 +21,7 @@ mod route;
 mod router;
 mod row_records;
 mod segment;
+mod service;
 mod sink;
 mod staging;
 mod target;

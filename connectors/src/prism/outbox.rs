@@ -29,7 +29,9 @@ const LANES: usize = 4;
 /// A batch is sent when it holds so many records, or there are no more.
 const BATCH_RECORDS: usize = 4096;
 /// A batch holds at most so many bytes, or one record.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Batches that are under way are encoded: all of them take at most this part of the outbox's bytes.
+const ENCODED_PART: usize = 4;
 /// The first wait before a batch is tried again.
 const BACKOFF: Duration = Duration::from_millis(20);
 /// The longest one.
@@ -66,6 +68,7 @@ struct Shared {
     topic: String,
     publisher: Publisher,
     bytes_max: usize,
+    batch_bytes: usize,
     state: Mutex<State>,
     changed: Condvar,
     work: [Notify; LANES],
@@ -96,6 +99,7 @@ impl Outbox {
             topic: topic.to_owned(),
             publisher,
             bytes_max,
+            batch_bytes: (bytes_max / (ENCODED_PART * LANES)).min(BATCH_BYTES_MAX),
             state: Mutex::default(),
             changed: Condvar::new(),
             work: Default::default(),
@@ -217,7 +221,7 @@ impl Shared {
         let (mut bytes, mut parcels) = (0, Vec::new());
         while let Some(parcel) = state.lanes[lane].front() {
             bytes += held_bytes(&parcel.record);
-            if parcels.len() == BATCH_RECORDS || (!parcels.is_empty() && bytes > BATCH_BYTES) {
+            if parcels.len() == BATCH_RECORDS || (!parcels.is_empty() && bytes > self.batch_bytes) {
                 break;
             }
             parcels.extend(state.lanes[lane].pop_front());

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use arrow::array::{Array, RecordBatch, cast::AsArray};
-use arrow::datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use bytes::Bytes;
+use thalweg_engine::record::EdgeSchema;
 use thalweg_engine::{Error, Result};
 use thalweg_proto::prism::Record;
 
@@ -21,12 +22,13 @@ pub(super) struct RowRecords {
     rows: EncodedRows,
 }
 
-/// Looks whether a schema has what records need.
+/// Looks whether a stream has what records need.
 ///
 /// # Errors
 /// A user error that names the column.
-pub(super) fn check_columns(schema: &Schema, key: &[String], timestamp: Option<&str>) -> Result<()> {
-    RecordKeys::new(schema, key)?;
+pub(super) fn check_columns(input: &EdgeSchema, key: &[String], timestamp: Option<&str>) -> Result<()> {
+    let schema = &input.schema;
+    RecordKeys::new(schema, key)?.check(input)?;
     let Some(timestamp) = timestamp else { return Ok(()) };
     match schema.field_with_name(timestamp).map(|field| field.data_type()) {
         Ok(DataType::Timestamp(TimeUnit::Microsecond, _)) => Ok(()),
@@ -64,15 +66,13 @@ impl RowRecords {
             }
             None => None,
         };
-        let values = Cut::new(&self.rows);
-        let keys = keys.as_ref().map(Cut::new);
         let mut made = VecDeque::with_capacity(self.rows.len());
-        let mut keys = keys.into_iter().flatten();
-        for (row, value) in values.enumerate() {
+        for (row, value) in self.rows.iter().enumerate() {
             let time = times.filter(|times| !times.is_null(row)).map(|times| times.value(row));
+            // In memory of its own: a record that waits keeps no other alive.
             let record = Record {
-                key: keys.next(),
-                value: Some(value),
+                key: keys.as_ref().map(|keys| Bytes::copy_from_slice(keys.row(row))),
+                value: Some(Bytes::copy_from_slice(value)),
                 headers: Vec::new(),
                 timestamp_ms: time.map(|micros| micros.div_euclid(1000)),
                 id: None,
@@ -86,33 +86,5 @@ impl RowRecords {
             made.push_back(record);
         }
         Ok(made)
-    }
-}
-
-/// Rows as slices of one shared buffer.
-struct Cut<'a> {
-    rows: &'a EncodedRows,
-    buffer: Bytes,
-    next: usize,
-    start: usize,
-}
-
-impl<'a> Cut<'a> {
-    fn new(rows: &'a EncodedRows) -> Self {
-        Cut { rows, buffer: Bytes::copy_from_slice(rows.bytes()), next: 0, start: 0 }
-    }
-}
-
-impl Iterator for Cut<'_> {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        if self.next == self.rows.len() {
-            return None;
-        }
-        let end = self.start + self.rows.row(self.next).len();
-        let row = self.buffer.slice(self.start..end);
-        (self.next, self.start) = (self.next + 1, end);
-        Some(row)
     }
 }

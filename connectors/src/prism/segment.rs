@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;
-    use thalweg_engine::checkpoint::MemoryStorage;
     use thalweg_engine::checkpoint::fetch;
+    use thalweg_engine::checkpoint::{Cancellation, MemoryStorage};
     use thalweg_engine::metrics::Gauge;
     use thalweg_engine::operator::Waker;
 
@@ -124,7 +124,7 @@ mod tests {
     /// What the store holds of a segment, as a file.
     fn stored(sealed: &SealedSegment, dir: &Path) -> std::path::PathBuf {
         let storage = MemoryStorage::new();
-        let file = sealed.upload(&storage).unwrap();
+        let file = sealed.upload(&storage, &Cancellation::default()).unwrap();
         let local = dir.join("fetched");
         fetch(&storage, &file, &local).unwrap();
         local

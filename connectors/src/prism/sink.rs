@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thalweg_engine::Result;
-use thalweg_engine::operator::{Operator, OperatorFactory, SubtaskInfo, single_input};
+use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::state::StateIdentity;
 
 use super::at_least_once::AtLeastOnceWriter;
 use super::committer::PrismCommitter;
@@ -158,11 +159,6 @@ impl PrismSink {
     }
 }
 
-/// The producer in the ids of an instance's records: new at every restore.
-pub(super) fn producer_name(info: &SubtaskInfo) -> String {
-    format!("{}/{}/{}/{}/{}", info.job, info.uid, info.generation, info.attempt, info.subtask)
-}
-
 impl Sink for PrismSink {
     fn into_parts(self) -> SinkParts {
         let committer = match self.delivery {
@@ -194,8 +190,12 @@ impl OperatorFactory for PrismSink {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
-        check_columns(&input.schema, &self.key, self.timestamp.as_deref())?;
+        check_columns(input, &self.key, self.timestamp.as_deref())?;
         Ok(Vec::new())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        (self.delivery == Delivery::ExactlyOnce).then(|| StateIdentity::of("prism sink"))
     }
 
     fn describe(&self) -> String {

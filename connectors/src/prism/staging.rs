@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use thalweg_engine::checkpoint::{CheckpointStorage, FileHandle, upload_to};
+use thalweg_engine::checkpoint::{Cancellation, CheckpointStorage, FileHandle, upload_to};
 use thalweg_engine::metrics::Gauge;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::{Error, Result};
@@ -144,13 +144,17 @@ impl SealedSegment {
     ///
     /// # Errors
     /// The store's; it may be tried again.
-    pub(super) fn upload(&self, storage: &dyn CheckpointStorage) -> Result<FileHandle> {
+    pub(super) fn upload(
+        &self,
+        storage: &dyn CheckpointStorage,
+        cancelled: &Cancellation,
+    ) -> Result<FileHandle> {
         let mut place = self.place.lock();
         let local = match &*place {
             Place::Stored(file) => return Ok(file.clone()),
             Place::Local(local) => local,
         };
-        let file = upload_to(storage, &self.path, &local.path)?;
+        let file = upload_to(storage, &self.path, &local.path, cancelled)?;
         *place = Place::Stored(file.clone());
         Ok(file)
     }

@@ -7,12 +7,11 @@
 //! name it. A process that is killed leaves such segments to its successor's sweep of orphans.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Thread;
 use std::time::Duration;
 
-use thalweg_engine::checkpoint::CheckpointStorage;
+use thalweg_engine::checkpoint::{CancelOnDrop, Cancellation, CheckpointStorage};
 use thalweg_engine::metrics::Counter;
 use thalweg_engine::{Error, Result};
 
@@ -26,7 +25,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The segments of one instance that are on their way.
 pub(super) struct Uploads {
     segments: Option<Sender<Arc<SealedSegment>>>,
-    closing: Arc<AtomicBool>,
+    closing: CancelOnDrop,
     thread: Thread,
 }
 
@@ -37,8 +36,8 @@ impl Uploads {
     /// An external error when there is none to be had.
     pub(super) fn start(storage: Arc<dyn CheckpointStorage>, failures: Counter) -> Result<Uploads> {
         let (segments, full) = channel();
-        let closing = Arc::new(AtomicBool::new(false));
-        let uploader = Uploader { storage, failures, closing: closing.clone() };
+        let closing = CancelOnDrop::default();
+        let uploader = Uploader { storage, failures, closing: closing.0.clone() };
         let spawned = std::thread::Builder::new()
             .name("prism-upload".into())
             .spawn(move || uploader.run(&full))
@@ -58,7 +57,7 @@ impl Uploads {
 
 impl Drop for Uploads {
     fn drop(&mut self) {
-        self.closing.store(true, Ordering::Release);
+        self.closing.0.cancel();
         self.segments = None;
         self.thread.unpark();
     }
@@ -67,7 +66,7 @@ impl Drop for Uploads {
 struct Uploader {
     storage: Arc<dyn CheckpointStorage>,
     failures: Counter,
-    closing: Arc<AtomicBool>,
+    closing: Cancellation,
 }
 
 impl Uploader {
@@ -85,14 +84,10 @@ impl Uploader {
         }
     }
 
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
     fn upload(&self, segment: &SealedSegment) {
         let mut backoff = BACKOFF;
-        while !self.is_closing() {
-            let Err(error) = segment.upload(&*self.storage) else { return };
+        while !self.closing.is_cancelled() {
+            let Err(error) = segment.upload(&*self.storage, &self.closing) else { return };
             self.failures.add(1);
             if backoff == BACKOFF {
                 tracing::warn!(%error, "a segment could not be uploaded; trying again");

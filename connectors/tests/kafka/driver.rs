@@ -176,6 +176,11 @@ impl Driver {
                 self.retired.push(split.clone());
                 self.tell(EnumeratorEvent::Finished { subtask, split })?;
             }
+            ReaderEffect::Asked(splits) => {
+                for split in splits {
+                    assert_eq!(self.owner.get(&*split.0), Some(&subtask), "{split} asked of another");
+                }
+            }
             other => panic!("unexpected {other:?}"),
         }
         Ok(())
@@ -187,7 +192,7 @@ impl Driver {
         let mut busy = false;
         if Instant::now() >= self.look_at {
             let before = Instant::now();
-            let facts = self.discovery.poll()?;
+            let facts = self.discovery.look()?;
             self.longest_look = self.longest_look.max(before.elapsed());
             let interval = Duration::from_micros(self.discovery.interval().try_into().unwrap());
             self.look_at = Instant::now() + interval;
@@ -205,7 +210,7 @@ impl Driver {
             self.longest_poll = self.longest_poll.max(before.elapsed());
             match status {
                 ReaderStatus::Ready => busy = true,
-                ReaderStatus::Waiting(_) => {}
+                ReaderStatus::Waiting(_) | ReaderStatus::Paused(_) => {}
                 ReaderStatus::Finished => self.readers[subtask].finished = true,
             }
         }
@@ -327,6 +332,7 @@ fn open(
         max_parallelism: 128,
         generation: 1,
         attempt: 1,
+        claim: "test".into(),
     };
     let flag = woken.clone();
     let waker = Waker::new(move || flag.store(true, Ordering::Release));

@@ -88,7 +88,7 @@ fn f5_f6_clusters_come_and_go_with_the_topology_and_keep_their_offsets() {
 }
 
 #[test]
-fn f5_an_edited_topology_is_in_effect_within_a_poll() {
+fn f5_w1_an_edited_topology_is_in_effect_within_a_poll() {
     let (east, west) = (KafkaCluster::shared("east").unwrap(), KafkaCluster::shared("west").unwrap());
     let name = topic("poll");
     for cluster in [east, west] {

@@ -3,15 +3,21 @@
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
+use arrow::array::{RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use thalweg_connectors::collect::{CollectSink, Collected};
 use thalweg_connectors::kafka::{KafkaSource, MetadataColumn, OnOutage};
 use thalweg_connectors::sink::StreamSink;
+use thalweg_connectors::vec::VecSource;
+use thalweg_engine::Result;
 use thalweg_engine::checkpoint::{CheckpointStorage, MemoryStorage};
 use thalweg_engine::cluster::{JobConfig, JobHandle, start};
-use thalweg_engine::graph::Environment;
+use thalweg_engine::graph::{Environment, Stream};
 use thalweg_engine::metrics::Registry;
+use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step};
+use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::runtime::ChannelBounds;
-use thalweg_engine::state::MapBackend;
+use thalweg_engine::source::Source;
+use thalweg_engine::state::{MapBackend, StateIdentity};
 use thalweg_engine::time::{MILLI, WatermarkStrategy};
 use thalweg_testkit::{KafkaCluster, NewRecord, ProxyMode, eventually};
 
@@ -55,7 +61,8 @@ fn of_cluster(job: &JobHandle, name: &str, cluster: &str) -> i64 {
     of.map(|(_, value)| value).sum()
 }
 
-fn values(collected: &Collected) -> Vec<String> {
+/// The values that count, sorted.
+pub fn values(collected: &Collected) -> Vec<String> {
     let mut values = Vec::new();
     for batch in collected.batches() {
         values.extend(batch.column(0).as_string_view().iter().flatten().map(String::from));
@@ -175,4 +182,76 @@ fn f8_the_watermark_goes_on_without_a_lost_cluster_or_waits_for_it() {
         job.abandon();
         job.wait().unwrap();
     }
+}
+
+/// Passes rows of two streams on.
+struct Unite;
+
+impl OperatorFactory for Unite {
+    fn name(&self) -> String {
+        "unite".into()
+    }
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Unite))
+    }
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
+}
+
+impl Operator for Unite {
+    fn process(&mut self, _: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        cx.emit(batch);
+        Ok(Step::Done)
+    }
+}
+
+#[test]
+fn f8_a_history_that_ends_leaves_the_watermark_to_a_topic_that_is_silent_so_far() {
+    let east = KafkaCluster::shared("east").unwrap();
+    let name = topic("history");
+    east.create_topic(&name, 2).unwrap();
+    let world = topology(&name, &[("east", east)]);
+    let source = world.source().metadata([MetadataColumn::Timestamp]);
+    let schema = source.output().unwrap().schema;
+    let second = 1_000_000;
+    let history = RecordBatch::try_new(
+        schema.clone(),
+        vec![
+            Arc::new(StringViewArray::from(vec!["old"])),
+            Arc::new(TimestampMicrosecondArray::from(vec![10 * second]).with_timezone("+00:00")),
+        ],
+    )
+    .unwrap();
+
+    let env = Environment::new();
+    let strategy = WatermarkStrategy::bounded_out_of_order(0).idle_after(100 * MILLI);
+    let timed = |stream: Stream| stream.watermarks("kafka_timestamp", strategy);
+    let (history, recent) = (timed(env.source(VecSource::new(schema, [history]))), timed(env.source(source)));
+    let collected = Collected::new();
+    let united = history.union_apply(&[&recent], Arc::new(Unite)).uid("united");
+    united.sink(collected.sink()).uid("out");
+    let mut config = JobConfig::new("test");
+    config.coordinator.checkpoint_interval = 200 * MILLI;
+    let (storage, backend) = (Arc::new(MemoryStorage::new()), Arc::new(MapBackend::default()));
+    let bounds = ChannelBounds::default();
+    let job = start(env.build().unwrap(), config, storage, backend, Registry::default(), bounds).unwrap();
+
+    let watermark = |job: &JobHandle| {
+        let series = job.metrics().series("watermark_us");
+        let united = |labels: &[(&'static str, String)]| labels.contains(&("uid", "united".to_string()));
+        series.iter().find(|(labels, _)| united(labels)).map(|(_, value)| *value)
+    };
+    wait("the history", || collected.row_count() == 1);
+    checkpoints_go_on(&job);
+    assert!(watermark(&job) < Some(10 * second), "the end of one is not the end of all");
+    east.produce(&name, [NewRecord::from("new").timestamp_ms(20_000)]).unwrap();
+    wait("the topic's watermark", || watermark(&job) == Some(20 * second - 1));
+    assert_eq!(values(&collected), ["new", "old"]);
+    job.abandon();
+    job.wait().unwrap();
 }

@@ -28,10 +28,9 @@ fn finish(pending: Pending) -> Result<()> {
 }
 
 fn sink(cluster: &KafkaCluster, topic: &str, settings: &[(&str, &str)]) -> KafkaSink {
-    let mut address =
-        Cluster::at(cluster.bootstrap()).with("broker.address.family", Setting::Plain("v4".into()));
+    let mut address = Cluster::at(cluster.bootstrap()).with("broker.address.family", Setting::given("v4"));
     for (name, value) in settings {
-        address = address.with(name, Setting::Plain(value.to_string()));
+        address = address.with(name, Setting::given(*value));
     }
     KafkaSink::new("west", address, topic, || Ok(Box::new(Values))).key(["key"])
 }

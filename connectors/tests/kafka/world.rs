@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use thalweg_connectors::format::Format;
-use thalweg_connectors::kafka::KafkaSource;
+use thalweg_connectors::kafka::{KafkaSource, SimulatedKafka};
 use thalweg_testkit::KafkaCluster;
 
 use crate::text_format::Text;
@@ -58,6 +58,11 @@ impl TopologyOnDisk {
         KafkaSource::federated(&self.topic, &self.path)
             .format(format)
             .discovery(Duration::from_millis(300), Duration::from_millis(1500))
+    }
+
+    /// A source of the topic on clusters in memory.
+    pub fn simulated(&self, format: impl Format + 'static, kafka: &SimulatedKafka) -> KafkaSource {
+        KafkaSource::federated(&self.topic, &self.path).format(format).simulated(kafka)
     }
 }
 

@@ -51,6 +51,7 @@ fn p5_the_conformance_suite_of_two_phase_sinks() {
         },
         visible: &|| Ok(world.distinct(&topic).0.iter().map(number).collect()),
         storage: Arc::new(MemoryStorage::new()),
+        other_storage: Arc::new(MemoryStorage::new()),
     };
     suite.check().unwrap();
 }
@@ -121,7 +122,7 @@ fn p5_records_of_an_aborted_checkpoint_keep_their_ids_and_ride_with_the_next() {
         let number: u64 = record.text()["v-".len()..].parse().unwrap();
         assert_eq!(id.sequence, number, "sequences run on over epochs");
         assert_eq!(id.epoch, if number < 10 { 1 } else { 2 });
-        assert_eq!(id.producer, "test/sink/1/1/0");
+        assert_eq!(id.producer, "test-sink-0-1-1-test");
     }
     assert!(bench.barrier().unwrap().finish().unwrap().is_empty(), "nothing is left");
 }

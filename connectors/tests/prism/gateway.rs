@@ -89,7 +89,7 @@ fn p1_every_record_gets_its_own_result_and_the_client_names_no_broker() {
 fn a_request_over_the_limits_says_which_limit() {
     let world = world();
     let topic = world.topic("limits", 1);
-    let mut config = GatewayConfig { listen: "127.0.0.1:0".into(), router: topic.router() };
+    let mut config = GatewayConfig { router: topic.router(), ..GatewayConfig::new("127.0.0.1:0", "") };
     config.router.limits.records = 10;
     config.router.limits.request_bytes = 1 << 20;
     let gateway = PrismGateway::start(config, &Registry::default().group(vec![])).unwrap();

@@ -216,7 +216,6 @@ fn job(topic: &Topic, rows: i64, exchange: bool, store: &Store) -> JobHandle {
     env.source(source).sink(sink).uid("sink").parallelism(if exchange { 2 } else { 1 });
     let mut config = JobConfig::new("test");
     config.coordinator.checkpoint_interval = 300 * MILLI;
-    config.coordinator.checkpoint_failures_max = 1_000;
     start(
         env.build().unwrap(),
         config,

@@ -97,7 +97,7 @@ impl Topic {
 
     /// A gateway on a free port.
     pub fn gateway(&self, registry: &Registry) -> RunningGateway {
-        let config = GatewayConfig { listen: "127.0.0.1:0".into(), router: self.router() };
+        let config = GatewayConfig { router: self.router(), ..GatewayConfig::new("127.0.0.1:0", "") };
         PrismGateway::start(config, &registry.group(vec![])).unwrap()
     }
 }

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, cast::AsA
 use thalweg_connectors::format::{EncodedRows, Encoder};
 use thalweg_connectors::sink::Sink;
 use thalweg_engine::Result;
-use thalweg_engine::checkpoint::{CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite};
+use thalweg_engine::checkpoint::{Cancellation, CheckpointId, CheckpointStorage, SnapshotPart, SnapshotSite};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::operator::{
@@ -76,16 +76,14 @@ impl Pending {
             subtask: 0,
             known: Arc::default(),
             scratch: scratch.path().into(),
+            cancelled: Cancellation::default(),
         };
-        let mut committables = Vec::new();
-        for task in self.snapshot.tasks {
-            for part in task(&site)? {
-                if let SnapshotPart::Committable(committable) = part {
-                    committables.push(committable);
-                }
-            }
-        }
-        Ok(committables)
+        let parts = self.snapshot.make(&site)?.into_iter();
+        let committables = parts.filter_map(|part| match part {
+            SnapshotPart::Committable(committable) => Some(committable),
+            _ => None,
+        });
+        Ok(committables.collect())
     }
 }
 
@@ -105,6 +103,7 @@ impl Bench {
             max_parallelism: 128,
             generation: 1,
             attempt,
+            claim: "test".into(),
         };
         let registry = Registry::default();
         let scratch = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 
 use bytes::Bytes;
 
-use super::{CheckpointStorage, ObjectInfo, PutOutcome};
+use super::{Cancellation, CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 /// Larger than any store's part or block, and not a multiple of one.
@@ -164,7 +164,7 @@ fn large_files_stream(storage: &dyn CheckpointStorage, directory: &str, scratch:
         let content: Vec<u8> =
             (0..length as u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
         std::fs::write(&from, &content).map_err(io)?;
-        let written = storage.put_file(&path, &from)?;
+        let written = storage.put_file(&path, &from, &Cancellation::default())?;
         require(written == length as u64, || format!("a file of {length} bytes was put as {written}"))?;
         let listed = storage.list(&format!("{directory}/large/"))?;
         require(listed == [ObjectInfo { path: path.clone(), bytes: length as u64 }], || {

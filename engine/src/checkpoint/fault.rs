@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::layout::JobLayout;
-use super::{CheckpointId, CheckpointStorage, ObjectInfo, PutOutcome};
+use super::{Cancellation, CheckpointId, CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 /// Which method was called.
@@ -69,6 +69,8 @@ pub enum Fault {
     FailBefore,
     /// It takes effect, and fails all the same: an answer that was lost.
     FailAfter,
+    /// It is refused, as by a 403, and has no effect: the same call will be refused again.
+    Refuse,
 }
 
 /// Decides a call's fate.
@@ -119,11 +121,14 @@ impl FaultyStorage {
             *count += 1;
             (state.plan)(&Call { operation, path, meaning, nth })
         };
-        let failed = || Error::external(format!("{operation:?} {path}: injected fault"));
+        let failed = || Error::store(format!("{operation:?} {path}: injected fault"));
         match fault {
             Fault::None => work(),
             Fault::FailBefore => Err(failed()),
             Fault::FailAfter => work().and_then(|_| Err(failed())),
+            Fault::Refuse => {
+                Err(Error::store(format!("{operation:?} {path}: injected refusal (403)")).permanent())
+            }
         }
     }
 }
@@ -137,8 +142,8 @@ impl CheckpointStorage for FaultyStorage {
         self.call(Operation::PutIfAbsent, path, || self.inner.put_if_absent(path, data))
     }
 
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
-        self.call(Operation::Put, path, || self.inner.put_file(path, local))
+    fn put_file(&self, path: &str, local: &Path, cancelled: &Cancellation) -> Result<u64> {
+        self.call(Operation::Put, path, || self.inner.put_file(path, local, cancelled))
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {

@@ -11,7 +11,9 @@
 //!
 //! The rule: a name is written during one checkpoint only. A shared file carries the number of the
 //! checkpoint that uploaded it, so a name whose last manifest retired can be deleted without
-//! asking whether a checkpoint that runs now is about to upload the same bytes under it.
+//! asking whether a checkpoint that runs now is about to upload the same bytes under it. All these
+//! names are of one store, whose log gives out each generation once. A name that leaves the store
+//! needs more: see [`SubtaskInfo::instance_name`](crate::operator::SubtaskInfo::instance_name).
 
 use super::CheckpointId;
 use crate::graph::Uid;

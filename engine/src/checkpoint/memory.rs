@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::layout::{check_path, check_prefix};
-use super::{CheckpointStorage, ObjectInfo, PutOutcome};
+use super::{Cancellation, CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 /// A store in memory.
@@ -42,7 +42,7 @@ impl CheckpointStorage for MemoryStorage {
         Ok(PutOutcome::Created)
     }
 
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
+    fn put_file(&self, path: &str, local: &Path, _cancelled: &Cancellation) -> Result<u64> {
         let data = std::fs::read(local)
             .map_err(|error| Error::external(format!("cannot read {}", local.display())).caused_by(error))?;
         let bytes = data.len() as u64;

@@ -7,6 +7,8 @@
 pub mod azure;
 pub(crate) mod base64_text;
 mod blocking;
+mod cancellation;
+mod carry_over;
 pub mod collect;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -28,6 +30,10 @@ pub mod upload;
 
 #[cfg(feature = "azure")]
 pub use azure::AzureBlobStorage;
+pub use cancellation::{CancelOnDrop, Cancellation};
+pub use carry_over::{
+    AllowedChanges, CarriedState, CarryOver, Fate, HeldJob, HeldState, JobState, carry_over,
+};
 pub use collect::{Collector, ORPHAN_GRACE, Sweep};
 pub use fault::FaultyStorage;
 pub use id::CheckpointId;
@@ -39,6 +45,6 @@ pub use object_store::ObjectStoreStorage;
 pub use open::{StoreOptions, open};
 pub use recording::RecordingStorage;
 pub use restore::{Candidate, RestorePolicy, Selected, candidates, select};
-pub use snapshot::{FileHandle, KeyedHandle, SnapshotPart, SnapshotSite, SnapshotTask};
+pub use snapshot::{FileHandle, KeyedHandle, SnapshotFlush, SnapshotPart, SnapshotSite, SnapshotTask};
 pub use storage::{CheckpointStorage, ObjectInfo, PutOutcome};
 pub use upload::{fetch, upload_private, upload_shared, upload_to};

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::object_store::local::LocalFileSystem;
 use ::object_store::path::Path as ObjectPath;
@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::blocking::block_on;
 use super::layout::{check_path, check_prefix};
 use super::log::fresh_nonce;
-use super::{CheckpointStorage, ObjectInfo, PutOutcome};
+use super::{Cancellation, CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 /// A file is put in parts of this many bytes, unless a directory was told less; one that is not
@@ -35,6 +35,11 @@ pub(super) const PART_BYTES: usize = 1 << 20;
 const PARTS_IN_FLIGHT: usize = 4;
 /// Where a directory's put-if-absent stages; listings leave it out.
 const STAGING_DIRECTORY: &str = ".staging";
+/// What a crash left there is removed when the directory is next opened, once it is so old that no
+/// call of a living process can still want it.
+const STAGING_AGE_MAX: Duration = Duration::from_secs(3_600);
+/// Names local files, which are not the store's.
+const LOCAL_FILE: &str = "local file";
 
 /// Checkpoint storage over a store of the `object_store` crate.
 pub struct ObjectStoreStorage {
@@ -63,6 +68,7 @@ impl ObjectStoreStorage {
         std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
         let directory = std::fs::canonicalize(directory).map_err(|error| failed(error.into()))?;
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| failed(error.into()))?;
+        sweep_staging(&directory.join(STAGING_DIRECTORY), SystemTime::now());
         let (store, directory) = (Arc::new(store), Some(directory));
         Ok(ObjectStoreStorage { store, directory, timeout, part_bytes: PART_BYTES })
     }
@@ -85,7 +91,7 @@ impl ObjectStoreStorage {
             match tokio::time::timeout(timeout, work).await {
                 Ok(answer) => answer.map_err(|error| failed(what, &path, error)),
                 Err(_) => {
-                    Err(Error::external(format!("{what} {path}: no answer in {} ms", timeout.as_millis())))
+                    Err(Error::store(format!("{what} {path}: no answer in {} ms", timeout.as_millis())))
                 }
             }
         })
@@ -95,7 +101,7 @@ impl ObjectStoreStorage {
         let Some(directory) = &self.directory else { return Ok(()) };
         let file = directory.join(path);
         let synced = sync_file(&file).and_then(|()| sync_directories(directory, &file));
-        synced.map_err(|error| Error::external(format!("cannot sync {path}")).caused_by(error))
+        synced.map_err(|error| Error::store(format!("cannot sync {path}")).caused_by(error))
     }
 
     /// A directory's put-if-absent: written and synced aside, then linked under its name.
@@ -111,12 +117,24 @@ impl ObjectStoreStorage {
                 Err(error) => Err(error),
             }
         });
-        // One that stays is swept by nobody and read by nobody.
+        // One that stays is read by nobody, and swept when the directory is opened.
         let _ = self.delete(&staging);
-        if linked.as_ref().is_ok_and(|outcome| *outcome == PutOutcome::Created) {
+        if linked.is_ok() {
+            // One that is there already may be of an earlier try, which did not come to this.
             self.sync(path)?;
         }
         linked
+    }
+
+    /// There is no such object. In a directory that is gone (not mounted any more) that means nothing.
+    fn missing<T>(&self, path: &str) -> Result<Option<T>> {
+        match &self.directory {
+            Some(directory) if !directory.is_dir() => {
+                let directory = directory.display();
+                Err(Error::store(format!("reading {path}: the directory {directory} is gone")))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -143,13 +161,13 @@ impl CheckpointStorage for ObjectStoreStorage {
         })
     }
 
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
+    fn put_file(&self, path: &str, local: &Path, cancelled: &Cancellation) -> Result<u64> {
         let (store, to, timeout) = (self.store.clone(), object_path(path)?, self.timeout);
         let (name, local) = (path.to_owned(), local.to_owned());
-        let part_bytes = self.part_bytes;
+        let (part_bytes, cancelled) = (self.part_bytes, cancelled.clone());
         let bytes = block_on(async move {
             let upload = upload_parts(store, to, &local, timeout, part_bytes);
-            upload.await.map_err(|error| failed("putting", &name, error))
+            cancelled.bound(async { upload.await.map_err(|error| failed("putting", &name, error)) }).await
         })?;
         self.sync(path)?;
         Ok(bytes)
@@ -157,13 +175,14 @@ impl CheckpointStorage for ObjectStoreStorage {
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let (store, from) = (self.store.clone(), object_path(path)?);
-        self.call("reading", path, async move {
+        let found = self.call("reading", path, async move {
             match store.get(&from).await {
                 Ok(found) => found.bytes().await.map(Some),
                 Err(StoreError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
-        })
+        })?;
+        found.map_or_else(|| self.missing(path), |data| Ok(Some(data)))
     }
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
@@ -186,9 +205,10 @@ impl CheckpointStorage for ObjectStoreStorage {
     fn get_file(&self, path: &str, local: &Path) -> Result<Option<u64>> {
         let (store, from, timeout) = (self.store.clone(), object_path(path)?, self.timeout);
         let (name, local) = (path.to_owned(), local.to_owned());
-        block_on(async move {
+        let bytes = block_on(async move {
             download(store, from, &local, timeout).await.map_err(|error| failed("reading", &name, error))
-        })
+        })?;
+        bytes.map_or_else(|| self.missing(path), |bytes| Ok(Some(bytes)))
     }
 
     fn version(&self, path: &str) -> Result<Option<String>> {
@@ -312,11 +332,29 @@ fn object_prefix(prefix: &str) -> Result<Option<ObjectPath>> {
 }
 
 fn failed(what: &str, path: &str, error: StoreError) -> Error {
-    Error::external(format!("{what} {path}")).caused_by(error)
+    let said = format!("{what} {path}");
+    match error {
+        StoreError::Generic { store: LOCAL_FILE, .. } => Error::external(said).caused_by(error),
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
+            Error::store(said).caused_by(error).permanent()
+        }
+        _ => Error::store(said).caused_by(error),
+    }
+}
+
+/// Removes what crashed processes left; what cannot be removed costs nothing but space.
+fn sweep_staging(staging: &Path, now: SystemTime) {
+    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| now.duration_since(modified).ok());
+        if age.is_some_and(|age| age > STAGING_AGE_MAX) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn local_failed(local: &Path, error: std::io::Error) -> StoreError {
-    StoreError::Generic { store: "local file", source: format!("{}: {error}", local.display()).into() }
+    StoreError::Generic { store: LOCAL_FILE, source: format!("{}: {error}", local.display()).into() }
 }
 
 fn sync_file(file: &Path) -> std::io::Result<()> {
@@ -329,4 +367,52 @@ fn sync_directories(root: &Path, file: &Path) -> std::io::Result<()> {
         File::open(directory)?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_a_crash_left_in_staging_is_swept_and_what_may_be_under_way_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let staging = directory.path().join(STAGING_DIRECTORY);
+        std::fs::create_dir_all(&staging).unwrap();
+        let (old, fresh) = (staging.join("old"), staging.join("fresh"));
+        std::fs::write(&old, "x").unwrap();
+        std::fs::write(&fresh, "x").unwrap();
+        let before = SystemTime::now() - 2 * STAGING_AGE_MAX;
+        File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
+        ObjectStoreStorage::directory(directory.path(), TIMEOUT).unwrap();
+        assert_eq!((old.exists(), fresh.exists()), (false, true));
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_says_nothing_of_what_is_stored() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = ObjectStoreStorage::directory(&directory.path().join("mounted"), TIMEOUT).unwrap();
+        storage.put("a", "1".into()).unwrap();
+        assert!(storage.get("b").unwrap().is_none());
+        std::fs::remove_dir_all(directory.path().join("mounted")).unwrap();
+        for error in
+            [storage.get("a").unwrap_err(), storage.get_file("a", &directory.path().join("to")).unwrap_err()]
+        {
+            assert_eq!(error.kind(), crate::ErrorKind::Store, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_refuses_is_told_from_one_that_is_away_and_from_local_files() {
+        let denied = StoreError::PermissionDenied { path: "a".into(), source: "403".into() };
+        let away = StoreError::Generic { store: "S3", source: "connection refused".into() };
+        let local = local_failed(Path::new("/x"), std::io::Error::other("disk full"));
+        let kinds = [denied, away, local].map(|error| {
+            let error = failed("reading", "a", error);
+            (error.kind(), error.is_retryable())
+        });
+        use crate::ErrorKind::{Other, Store};
+        assert_eq!(kinds, [(Store, false), (Store, true), (Other, true)]);
+    }
 }

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use url::Url;
 
 #[cfg(feature = "azure")]
-use super::azure::{AzureAuth, AzureBlobStorage, AzureConfig, Secret};
+use super::azure::{AzureAuth, AzureBlobStorage, AzureConfig};
 use super::object_store::PART_BYTES;
 use super::{CheckpointStorage, MemoryStorage, ObjectStoreStorage};
+#[cfg(feature = "azure")]
+use crate::Secret;
 use crate::{Error, Result};
 
 /// Parts of a file that are in memory at a time: four in flight and one that is being read.
@@ -117,6 +119,7 @@ fn open_azure(_: &Url, _: &StoreOptions) -> Result<Arc<dyn CheckpointStorage>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cancellation;
     use super::*;
 
     fn options() -> StoreOptions {
@@ -145,7 +148,7 @@ mod tests {
         let local = directory.path().join("local");
         std::fs::write(&local, &content).unwrap();
         let storage = open(&format!("file://{}/store", directory.path().display()), &options).unwrap();
-        assert_eq!(storage.put_file("a/b", &local).unwrap(), content.len() as u64);
+        assert_eq!(storage.put_file("a/b", &local, &Cancellation::default()).unwrap(), content.len() as u64);
         assert_eq!(storage.get("a/b").unwrap().unwrap(), content);
     }
 

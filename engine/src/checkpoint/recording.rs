@@ -1,5 +1,6 @@
-//! A store that remembers what was written through it, and how much: whoever writes a part of a checkpoint that
-//! comes to nothing can say which objects it leaves behind.
+//! A task's view of the store while it makes its part of a checkpoint. It remembers what was written
+//! through it, and how much: whoever writes a part of a checkpoint that comes to nothing can say which
+//! objects it leaves behind. And it writes no more once the checkpoint is aborted.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,21 +10,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{CheckpointStorage, ObjectInfo, PutOutcome};
+use super::{Cancellation, CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::Result;
 
 /// A store that remembers the paths that were written, those of failed writes too: they may have
 /// taken effect.
 pub struct RecordingStorage {
     inner: Arc<dyn CheckpointStorage>,
+    cancelled: Cancellation,
     written: Mutex<Vec<String>>,
     written_bytes: AtomicU64,
 }
 
 impl RecordingStorage {
-    /// Writes to `inner`.
-    pub fn new(inner: Arc<dyn CheckpointStorage>) -> RecordingStorage {
-        RecordingStorage { inner, written: Mutex::default(), written_bytes: AtomicU64::new(0) }
+    /// Writes to `inner`, until it is `cancelled`.
+    pub fn new(inner: Arc<dyn CheckpointStorage>, cancelled: Cancellation) -> RecordingStorage {
+        RecordingStorage { inner, cancelled, written: Mutex::default(), written_bytes: AtomicU64::new(0) }
     }
 
     /// The paths written so far, in order.
@@ -36,8 +38,10 @@ impl RecordingStorage {
         self.written_bytes.load(Ordering::Relaxed)
     }
 
-    fn record(&self, path: &str) {
+    fn record(&self, path: &str) -> Result<()> {
+        self.cancelled.check()?;
         self.written.lock().push(path.to_owned());
+        Ok(())
     }
 
     fn count(&self, bytes: u64) {
@@ -47,7 +51,7 @@ impl RecordingStorage {
 
 impl CheckpointStorage for RecordingStorage {
     fn put(&self, path: &str, data: Bytes) -> Result<()> {
-        self.record(path);
+        self.record(path)?;
         let bytes = data.len() as u64;
         self.inner.put(path, data)?;
         self.count(bytes);
@@ -55,7 +59,7 @@ impl CheckpointStorage for RecordingStorage {
     }
 
     fn put_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome> {
-        self.record(path);
+        self.record(path)?;
         let bytes = data.len() as u64;
         let outcome = self.inner.put_if_absent(path, data)?;
         if outcome == PutOutcome::Created {
@@ -64,9 +68,9 @@ impl CheckpointStorage for RecordingStorage {
         Ok(outcome)
     }
 
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
-        self.record(path);
-        let bytes = self.inner.put_file(path, local)?;
+    fn put_file(&self, path: &str, local: &Path, _cancelled: &Cancellation) -> Result<u64> {
+        self.record(path)?;
+        let bytes = self.inner.put_file(path, local, &self.cancelled)?;
         self.count(bytes);
         Ok(bytes)
     }
@@ -107,7 +111,7 @@ mod tests {
         let layout = JobLayout::new("job").unwrap();
         let memory = Arc::new(MemoryStorage::new());
         let faulty = FaultyStorage::new(memory, layout, Box::new(|_| Fault::FailAfter));
-        let recording = RecordingStorage::new(Arc::new(faulty));
+        let recording = RecordingStorage::new(Arc::new(faulty), Cancellation::default());
         assert!(recording.put("job/a", Bytes::new()).is_err());
         assert!(recording.put_if_absent("job/b", Bytes::new()).is_err());
         assert!(recording.get("job/c").is_err());
@@ -117,14 +121,25 @@ mod tests {
     #[test]
     fn bytes_count_once_they_are_written() {
         let memory = Arc::new(MemoryStorage::new());
-        let recording = RecordingStorage::new(memory);
+        let recording = RecordingStorage::new(memory, Cancellation::default());
         recording.put("job/a", "four".into()).unwrap();
         for outcome in [PutOutcome::Created, PutOutcome::Exists] {
             assert_eq!(recording.put_if_absent("job/b", "five!".into()).unwrap(), outcome);
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "sixsix").unwrap();
-        recording.put_file("job/c", file.path()).unwrap();
+        recording.put_file("job/c", file.path(), &Cancellation::default()).unwrap();
         assert_eq!(recording.written_bytes(), 4 + 5 + 6);
+    }
+
+    #[test]
+    fn nothing_is_written_for_a_checkpoint_that_was_aborted() {
+        let (memory, cancelled) = (Arc::new(MemoryStorage::new()), Cancellation::default());
+        let recording = RecordingStorage::new(memory.clone(), cancelled.clone());
+        recording.put("job/a", Bytes::new()).unwrap();
+        cancelled.cancel();
+        assert!(recording.put("job/b", Bytes::new()).is_err());
+        assert!(recording.put_if_absent("job/c", Bytes::new()).is_err());
+        assert_eq!((memory.list("job/").unwrap().len(), recording.written()), (1, vec!["job/a".to_string()]));
     }
 }

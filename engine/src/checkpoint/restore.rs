@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{CheckpointId, CheckpointStorage, JobLayout, LogView, Manifest};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// What a restore may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,9 +49,9 @@ pub fn candidates(view: &LogView) -> Vec<Candidate> {
 /// Reads the manifest to restore from. `None` when nothing was ever published: a fresh start.
 ///
 /// # Errors
-/// A permanent external error that names what is damaged, when no other checkpoint may be or can
-/// be taken; a retryable one when the store cannot be reached (a checkpoint is never passed over
-/// for that).
+/// An error of [`ErrorKind::Damaged`] that names what is damaged, when no other checkpoint may be or
+/// can be taken; one of [`ErrorKind::Store`] when the store cannot be reached or refuses (a
+/// checkpoint is never passed over for that).
 pub fn select(
     storage: &dyn CheckpointStorage,
     layout: &JobLayout,
@@ -63,7 +63,7 @@ pub fn select(
     for candidate in candidates(view) {
         let checkpoint = candidate.checkpoint;
         let read = if policy.damaged.contains(&checkpoint) {
-            Err(Error::external(format!("checkpoint {checkpoint} has a damaged file")).permanent())
+            Err(Error::damaged(format!("checkpoint {checkpoint} has a damaged file")))
         } else {
             Manifest::read(storage, layout, checkpoint)
         };
@@ -77,8 +77,8 @@ pub fn select(
                 }
                 return Ok(Some(Selected { manifest, warnings }));
             }
-            Err(error) if error.is_retryable() => return Err(error),
-            Err(error) if !policy.allow_older => return Err(error),
+            // What could not be read may be whole.
+            Err(error) if error.kind() != ErrorKind::Damaged || !policy.allow_older => return Err(error),
             Err(error) => {
                 warnings.push(format!("passing over checkpoint {checkpoint}: {error}"));
                 last_error = Some(error);
@@ -94,7 +94,8 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::super::{FaultyStorage, JobLog, MemoryStorage, fault::Fault};
+    use super::super::fault::{Call, Fault};
+    use super::super::{FaultyStorage, JobLog, MemoryStorage};
     use super::*;
 
     fn id(number: u64) -> CheckpointId {
@@ -131,7 +132,8 @@ mod tests {
         storage.put(&layout.manifest(id(3)), Bytes::from("rubbish")).unwrap();
         let strict = RestorePolicy::default();
         let error = select(&*storage, &layout, log.view(), &strict).unwrap_err();
-        assert!(error.to_string().contains(&layout.manifest(id(3))) && !error.is_retryable(), "{error}");
+        assert!(error.to_string().contains(&layout.manifest(id(3))), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Damaged);
 
         let lax = RestorePolicy { allow_older: true, ..strict };
         let selected = select(&*storage, &layout, log.view(), &lax).unwrap().unwrap();
@@ -147,11 +149,17 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_away_never_makes_a_restore_take_an_older_one() {
+    fn a_store_that_is_away_or_refuses_never_makes_a_restore_take_an_older_one() {
         let (storage, layout, log) = job(None);
-        let away = FaultyStorage::new(storage, layout.clone(), Box::new(|_| Fault::FailBefore));
         let lax = RestorePolicy { allow_older: true, ..RestorePolicy::default() };
-        assert!(select(&away, &layout, log.view(), &lax).unwrap_err().is_retryable());
+        for (fault, retryable) in [(Fault::FailBefore, true), (Fault::Refuse, false)] {
+            // Only the newest checkpoint's manifest: the others could be read.
+            let newest = layout.manifest(id(3));
+            let plan = move |call: &Call<'_>| if call.path == newest { fault } else { Fault::None };
+            let faulty = FaultyStorage::new(storage.clone(), layout.clone(), Box::new(plan));
+            let error = select(&faulty, &layout, log.view(), &lax).unwrap_err();
+            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Store, retryable), "{error}");
+        }
     }
 
     #[test]

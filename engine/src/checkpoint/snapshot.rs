@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointId, CheckpointStorage};
+use super::{Cancellation, CheckpointId, CheckpointStorage};
 use crate::Result;
 use crate::graph::Uid;
 use crate::sink::Committable;
@@ -86,8 +86,17 @@ pub struct SnapshotSite {
     pub known: Arc<BTreeMap<String, FileHandle>>,
     /// A local directory for what has to be written first; exists, and is the task's own.
     pub scratch: PathBuf,
+    /// Told when the checkpoint is aborted: what waits for the world gives up. Calls of `storage`
+    /// heed it by themselves.
+    pub cancelled: Cancellation,
 }
 
-/// Work that makes parts of a checkpoint: flush, hard links, upload. Runs once, on a helper
+/// Local work that comes before an upload: writing what a barrier froze, hard links. It waits for the
+/// disk alone, never for the network, and answers with what is left to do. Runs once, on a helper
 /// thread, beside processing; dropped unrun when its checkpoint is aborted first.
+pub type SnapshotFlush = Box<dyn FnOnce(&SnapshotSite) -> Result<SnapshotTask> + Send>;
+
+/// Work that makes parts of a checkpoint and may wait for the world: an upload, a sink's deliveries.
+/// Runs once, on a helper thread, beside processing; dropped unrun when its checkpoint is aborted
+/// first.
 pub type SnapshotTask = Box<dyn FnOnce(&SnapshotSite) -> Result<Vec<SnapshotPart>> + Send>;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::Cancellation;
 use crate::Result;
 
 /// What a put-if-absent did.
@@ -41,18 +42,21 @@ pub trait CheckpointStorage: Send + Sync {
     /// Writes an object if none is there; atomic among all writers.
     ///
     /// `Exists` may mean the object of this very call: a first try whose answer was lost took
-    /// effect, and a second one found it. Whoever has to know compares the contents.
+    /// effect, and a second one found it. Whoever has to know compares the contents. Either answer
+    /// says that the object survives the loss of power; an object that is merely read may not.
     ///
     /// # Errors
     /// An external error. The object may exist all the same, or may come to exist later: read it
     /// back.
     fn put_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome>;
 
-    /// Writes a local file as an object, streamed in bounded memory. Returns its length.
+    /// Writes a local file as an object, streamed in bounded memory. Returns its length. A file may
+    /// take as long as it makes progress: what has a bound is the time without any. Ends soon when it
+    /// is `cancelled`; the object may exist all the same.
     ///
     /// # Errors
     /// An external error that names the path.
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64>;
+    fn put_file(&self, path: &str, local: &Path, cancelled: &Cancellation) -> Result<u64>;
 
     /// Reads an object whole; `None` when there is none.
     ///

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::layout::JobLayout;
-use super::{CheckpointStorage, FileHandle, SnapshotSite};
+use super::{Cancellation, CheckpointStorage, FileHandle, SnapshotSite};
 use crate::{Context, Error, Result};
 
 /// Uploads a file that later checkpoints may share (an SST file), named by its content's hash.
@@ -22,7 +22,7 @@ pub fn upload_shared(site: &SnapshotSite, name: &str, local: &Path) -> Result<Fi
         return Ok(FileHandle { name: name.to_owned(), ..known.clone() });
     }
     let path = JobLayout::new(&site.job_path)?.shared(site.checkpoint, &hash);
-    put_whole(&*site.storage, FileHandle { name: name.to_owned(), path, bytes, hash }, local)
+    put_whole(&*site.storage, FileHandle { name: name.to_owned(), path, bytes, hash }, local, &site.cancelled)
 }
 
 /// Uploads a file that belongs to this checkpoint alone, below its uid and subtask.
@@ -32,17 +32,22 @@ pub fn upload_shared(site: &SnapshotSite, name: &str, local: &Path) -> Result<Fi
 pub fn upload_private(site: &SnapshotSite, name: &str, local: &Path) -> Result<FileHandle> {
     let (hash, bytes) = hash_file(local)?;
     let path = JobLayout::new(&site.job_path)?.private(site.checkpoint, &site.uid, site.subtask, name)?;
-    put_whole(&*site.storage, FileHandle { name: name.to_owned(), path, bytes, hash }, local)
+    put_whole(&*site.storage, FileHandle { name: name.to_owned(), path, bytes, hash }, local, &site.cancelled)
 }
 
-/// Uploads a file to a path of its own, such as [`JobLayout::staged`]'s.
+/// Uploads a file to a path of its own, such as [`JobLayout::staged`]'s, unless it is cancelled.
 ///
 /// # Errors
 /// An external error that names the file.
-pub fn upload_to(storage: &dyn CheckpointStorage, path: &str, local: &Path) -> Result<FileHandle> {
+pub fn upload_to(
+    storage: &dyn CheckpointStorage,
+    path: &str,
+    local: &Path,
+    cancelled: &Cancellation,
+) -> Result<FileHandle> {
     let (hash, bytes) = hash_file(local)?;
     let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-    put_whole(storage, FileHandle { name, path: path.to_owned(), bytes, hash }, local)
+    put_whole(storage, FileHandle { name, path: path.to_owned(), bytes, hash }, local, cancelled)
 }
 
 /// Reads a file of a checkpoint into a new local file and verifies its length and hash. What was
@@ -76,8 +81,14 @@ pub fn hash_file(local: &Path) -> Result<(String, u64)> {
     Ok((hasher.finalize().to_hex().to_string(), hasher.count()))
 }
 
-fn put_whole(storage: &dyn CheckpointStorage, file: FileHandle, local: &Path) -> Result<FileHandle> {
-    let written = storage.put_file(&file.path, local).context(|| format!("uploading {}", local.display()))?;
+fn put_whole(
+    storage: &dyn CheckpointStorage,
+    file: FileHandle,
+    local: &Path,
+    cancelled: &Cancellation,
+) -> Result<FileHandle> {
+    let put = storage.put_file(&file.path, local, cancelled);
+    let written = put.context(|| format!("uploading {}", local.display()))?;
     if written != file.bytes {
         let why = format!(
             "{} changed from {} to {written} bytes while it was uploaded",
@@ -101,7 +112,7 @@ fn verify(file: &FileHandle, bytes: u64, local: &Path) -> Result<()> {
 }
 
 fn damaged(file: &FileHandle, how: &str) -> Error {
-    Error::external(format!("checkpoint file {} {how}", file.path)).permanent()
+    Error::damaged(format!("checkpoint file {} {how}", file.path))
 }
 
 #[cfg(test)]
@@ -113,6 +124,7 @@ mod tests {
 
     use super::super::{CheckpointId, MemoryStorage};
     use super::*;
+    use crate::ErrorKind;
     use crate::graph::Uid;
 
     fn site(storage: &Arc<MemoryStorage>, known: BTreeMap<String, FileHandle>) -> SnapshotSite {
@@ -124,6 +136,7 @@ mod tests {
             subtask: 0,
             known: Arc::new(known),
             scratch: std::env::temp_dir(),
+            cancelled: Cancellation::default(),
         }
     }
 
@@ -174,7 +187,7 @@ mod tests {
             storage.put(&file.path, Bytes::from(content)).unwrap();
             let error = fetch(&*storage, &file, &to).unwrap_err();
             assert!(error.to_string().contains(&file.path) && error.to_string().contains(said), "{error}");
-            assert!(!error.is_retryable());
+            assert_eq!(error.kind(), ErrorKind::Damaged);
             assert!(!to.exists());
         }
         storage.delete(&file.path).unwrap();

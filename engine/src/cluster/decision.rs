@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::restart::RestartStrategy;
-use super::{FromTask, TaskBlame, TaskId, ToTask};
+use super::{Cause, FromTask, TaskBlame, TaskId, ToTask};
 use crate::checkpoint::{CheckpointId, FileHandle, SnapshotPart};
 use crate::graph::Uid;
 use crate::sink::Committable;
@@ -20,10 +20,18 @@ pub struct CoordinatorConfig {
     pub checkpoint_interval: Micros,
     /// A checkpoint that takes longer is aborted. Microseconds.
     pub checkpoint_timeout: Micros,
-    /// So many failed checkpoints in a row fail the job.
-    pub checkpoint_failures_max: u32,
+    /// So many failed checkpoints in a row end the job; `None`: no number does.
+    pub checkpoint_failures_max: Option<u32>,
     /// What happens when a task fails.
     pub restart: RestartStrategy,
+    /// Spreads the restarts of jobs that fail together: another number for another job.
+    pub restart_spread: u64,
+    /// How long a job that has never run waits for its store. One that has run waits without end.
+    /// Microseconds.
+    pub store_wait_at_start: Micros,
+    /// A task that does not return for so long after it was cancelled is stuck, and with it the
+    /// process. Microseconds.
+    pub cancel_timeout: Micros,
 }
 
 impl Default for CoordinatorConfig {
@@ -31,8 +39,11 @@ impl Default for CoordinatorConfig {
         CoordinatorConfig {
             checkpoint_interval: 10 * SECOND,
             checkpoint_timeout: 600 * SECOND,
-            checkpoint_failures_max: 10,
+            checkpoint_failures_max: None,
             restart: RestartStrategy::default(),
+            restart_spread: 0,
+            store_wait_at_start: 60 * SECOND,
+            cancel_timeout: 180 * SECOND,
         }
     }
 }
@@ -77,15 +88,15 @@ pub enum Event {
     /// There is nothing to start from that may be used.
     RestoreFailed {
         /// Why.
-        error: String,
-        /// Whether another try can help.
-        retryable: bool,
+        cause: Cause,
         /// Another generation has taken the job over.
         fenced: bool,
+        /// The job is not the one that the checkpoint is of, and nobody allowed that.
+        refused: bool,
     },
     /// A task reports.
     Task(TaskId, FromTask),
-    /// A source's discovery found something.
+    /// A source's discovery looked: all that it knows.
     Discovered(Uid, Vec<u8>),
     /// The checkpoint stands in the log.
     Published {
@@ -112,12 +123,12 @@ pub enum Event {
     },
     /// The checkpoint's committables are committed, and the log says so.
     Committed(CheckpointId),
-    /// They are not, and no retry is left.
+    /// They are not, as far as is known.
     CommitFailed {
         /// Which checkpoint.
         checkpoint: CheckpointId,
         /// Why.
-        error: String,
+        cause: Cause,
         /// Another generation has taken the job over.
         fenced: bool,
     },
@@ -141,6 +152,11 @@ pub enum Action {
     PassOver(CheckpointId, String),
     /// Start the tasks of an attempt, restored from what was read last.
     Deploy {
+        /// Which attempt.
+        attempt: u64,
+    },
+    /// The attempt is over and another will follow: forget what its tasks showed of themselves.
+    Retire {
         /// Which attempt.
         attempt: u64,
     },
@@ -180,6 +196,32 @@ pub enum Outcome {
         /// What the store said.
         error: String,
     },
+    /// Nothing was run: the job does not fit its last checkpoint.
+    Refused {
+        /// What does not fit, and what to do.
+        error: String,
+    },
+    /// Tasks that were cancelled did not return in time. What they still do cannot be ended but
+    /// with the process; they can publish and commit nothing.
+    Stuck {
+        /// Which tasks, what they are doing, and why they were cancelled.
+        error: String,
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
+}
+
+/// What a job waits for before it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwaitedEnd {
+    /// In words.
+    pub what: String,
+    /// The tasks that it waits for, if it is they.
+    pub tasks: Vec<TaskId>,
+    /// When it waits no longer, and what is done then; `None`: it waits as long as it takes.
+    pub until: Option<(Micros, &'static str)>,
+    /// Whether somebody has asked it to end; else its tasks make room for another attempt.
+    pub is_asked: bool,
 }
 
 /// A task's place in the job: its chain and subtask, and what the coordinator must know of it.

@@ -6,12 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{TaskId, TaskRole};
 use crate::checkpoint::Manifest;
+use crate::checkpoint::log::Writer;
 use crate::graph::{ChainId, Graph, Node, NodeId, NodeKind, Partitioner, Plan, PlannedEdge};
-use crate::metrics::{MetricGroup, Registry};
+use crate::metrics::{MetricGroup, MetricScope};
 use crate::operator::{OpenContext, OutputIndex, SubtaskInfo, Waker};
+#[cfg(debug_assertions)]
+use crate::record::Mode;
+#[cfg(debug_assertions)]
+use crate::runtime::Changelog;
 use crate::runtime::{
     Chain, ChainLink, Channel, ChannelBounds, EdgeWriter, Head, InputGate, Mailbox, Opener, SourceHead,
-    SourceTime, Target, Task, TaskEnvironment, TaskMetrics, TaskRunner,
+    SourceTime, Target, Task, TaskEnvironment, TaskMetrics, TaskProbe, TaskRunner,
 };
 use crate::source::ReaderOpenContext;
 use crate::state::RestoredState;
@@ -28,12 +33,20 @@ pub struct Deployment {
     pub plan: Arc<Plan>,
     /// Bounds of each channel.
     pub bounds: ChannelBounds,
-    /// Where metrics go.
-    pub registry: Registry,
+    /// Where the attempt's metrics go.
+    pub metrics: MetricScope,
     /// What tasks need.
     pub environment: TaskEnvironment,
-    /// One run of the coordinator.
-    pub generation: u64,
+    /// The claim of this run of the coordinator.
+    pub claim: Writer,
+}
+
+/// What the driver holds of a task.
+pub struct TaskHandle {
+    /// Where its commands go.
+    pub mailbox: Arc<Mailbox>,
+    /// What it is doing.
+    pub probe: Arc<TaskProbe>,
 }
 
 type Channels = BTreeMap<(usize, u32, u32), Arc<Channel>>;
@@ -54,21 +67,21 @@ pub fn roles(graph: &Graph, plan: &Plan) -> Vec<TaskRole> {
 }
 
 impl Deployment {
-    /// Starts the tasks of an attempt, restored from `manifest`, and returns their mailboxes.
+    /// Starts the tasks of an attempt, restored from `manifest`, and returns what holds on to them.
     pub fn start(
         &self,
         attempt: u64,
         manifest: Option<&Arc<Manifest>>,
         runner: &mut dyn TaskRunner,
-    ) -> BTreeMap<TaskId, Arc<Mailbox>> {
+    ) -> BTreeMap<TaskId, TaskHandle> {
         let channels = self.channels();
-        let mut mailboxes = BTreeMap::new();
+        let mut handles = BTreeMap::new();
         for role in roles(&self.graph, &self.plan) {
             let id = TaskId { attempt, ..role.id };
             let (waker, slot) = runner.waker();
             let mailbox = Mailbox::new(waker.clone());
             let operators_woken = Arc::new(AtomicBool::new(false));
-            let group = self.registry.group(vec![
+            let group = self.metrics.group(vec![
                 ("job", self.job.to_string()),
                 ("uid", id.head.to_string()),
                 ("subtask", id.subtask.to_string()),
@@ -78,11 +91,12 @@ impl Deployment {
             let environment = self.environment.clone();
             let reports = environment.reports.clone();
             let metrics = TaskMetrics::new(&group);
-            let task = Task::new(id.clone(), environment, mailbox.clone(), opener, operators_woken, metrics);
-            mailboxes.insert(id, mailbox);
+            let handle = TaskHandle { mailbox: mailbox.clone(), probe: metrics.probe.clone() };
+            let task = Task::new(id.clone(), environment, mailbox, opener, operators_woken, metrics);
+            handles.insert(id, handle);
             runner.run(slot, task, reports);
         }
-        mailboxes
+        handles
     }
 
     fn channels(&self) -> Channels {
@@ -98,7 +112,27 @@ impl Deployment {
                 }
             }
         }
+        #[cfg(debug_assertions)]
+        self.watch_changelogs(&channels);
         channels
+    }
+
+    /// Has every changelog checked as it flows.
+    #[cfg(debug_assertions)]
+    fn watch_changelogs(&self, channels: &Channels) {
+        let mut changelogs = BTreeMap::new();
+        for (index, (&(edge, _, receiver), channel)) in channels.iter().enumerate() {
+            let PlannedEdge { edge, to, .. } = &self.plan.edges[edge];
+            let mode = &self.graph.nodes[edge.from.0].outputs[usize::from(edge.output.0)].mode;
+            if *mode == Mode::Append {
+                continue;
+            }
+            // What goes to all is complete at each receiver.
+            let receiver = (edge.partitioner == Partitioner::Broadcast).then_some(receiver);
+            let changelog =
+                changelogs.entry((*to, edge.input, receiver)).or_insert_with(|| Changelog::new(mode.clone()));
+            channel.set_changelog(changelog.clone(), index);
+        }
     }
 
     /// The ends of the task's channels are tied to its waker here, before any task runs.
@@ -188,13 +222,14 @@ impl Opening<'_> {
             subtask: self.id.subtask,
             parallelism: self.deployment.plan.chains[self.id.chain.0].parallelism,
             max_parallelism: self.deployment.plan.max_parallelism,
-            generation: self.deployment.generation,
+            generation: self.deployment.claim.generation,
             attempt: self.id.attempt,
+            claim: self.deployment.claim.nonce.as_str().into(),
         }
     }
 
     fn metrics(&self, node: &Node) -> MetricGroup {
-        self.deployment.registry.group(vec![
+        self.deployment.metrics.group(vec![
             ("job", self.deployment.job.to_string()),
             ("uid", node.uid.to_string()),
             ("subtask", self.id.subtask.to_string()),
@@ -258,6 +293,7 @@ impl Opening<'_> {
             uid: node.uid.clone(),
             name: node.name.clone(),
             operator,
+            keeps_state: node.identity.is_some(),
             targets: self.targets(id, below_source),
             rows_in: metrics.counter("rows_in_total", "Rows taken."),
             rows_out: metrics.counter("rows_out_total", "Rows emitted."),

@@ -8,29 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::claim::Claim;
 use super::coordinator::Coordinator;
 use super::decision::{Action, CheckpointContent, Event, Outcome};
-use super::deployment::{Deployment, roles};
+use super::deployment::{Deployment, TaskHandle, roles};
+use super::driver_metrics::DriverMetrics;
+use super::end_report::{EndReport, in_words};
 use super::job_store::{JobStore, Publication, RestoredCheckpoint};
-use super::{FromTask, JobConfig, SourceRole, TaskId};
+use super::{Cause, FromTask, JobConfig, SourceRole, StartedFrom, TaskBlame, TaskId};
+use crate::checkpoint::log::Writer;
 use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest};
 use crate::graph::{Graph, NodeKind, Plan, Uid};
-use crate::metrics::{Counter, Gauge, Registry};
+use crate::metrics::{MetricScope, Registry};
 use crate::operator::Waker;
-use crate::runtime::{Background, ChannelBounds, Clock, Mailbox, TaskEnvironment, TaskRunner};
+use crate::runtime::{Background, ChannelBounds, Clock, Pool, TaskEnvironment, TaskRunner};
 use crate::sink::{Committable, Committer};
 use crate::source::Discovery;
 use crate::state::StateBackend;
 use crate::time::Micros;
-use crate::{Error, Result};
+use crate::{Blame, Error, Result};
 
 /// What the driver's inbox takes.
 enum DriverEvent {
     /// The generation is ours.
-    Claimed(Result<u64>),
+    Claimed(Result<Writer>),
     /// The newest checkpoint was read.
     Read(Result<RestoredCheckpoint>),
-    /// A discovery looked.
+    /// A discovery looked. It goes on through restarts: what it knows belongs to no attempt.
     Looked(Uid, Result<Option<Vec<u8>>>),
     /// For the coordinator.
     Coordinator(Event),
@@ -80,6 +84,8 @@ pub struct JobEnvironment {
     pub registry: Registry,
     /// Bounds of each channel.
     pub bounds: ChannelBounds,
+    /// Makes the nonce of a claim: never the same one twice, anywhere.
+    pub nonce: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 /// What a poll answers.
@@ -87,7 +93,7 @@ pub struct JobEnvironment {
 pub enum DriverPoll {
     /// There is more to do.
     Ready,
-    /// Poll again when woken, or at this processing time.
+    /// Poll again when woken, or at this monotonic time.
     Waiting(Option<Micros>),
     /// The job is over.
     Finished(Outcome),
@@ -96,16 +102,8 @@ pub enum DriverPoll {
 struct Look {
     discovery: Arc<Mutex<Box<dyn Discovery>>>,
     interval: Micros,
-    /// `None` while one is under way.
+    /// `None` before the job is claimed, and while one is under way.
     next_at: Option<Micros>,
-}
-
-struct DriverMetrics {
-    checkpoints: Counter,
-    checkpoints_failed: Counter,
-    restarts: Gauge,
-    last_checkpoint: Gauge,
-    last_duration: Gauge,
 }
 
 /// Drives one job in one process.
@@ -118,15 +116,19 @@ pub struct JobDriver {
     inbox: Inbox,
     store: Arc<JobStore>,
     coordinator: Option<Coordinator>,
-    generation: u64,
+    claimed: Option<Writer>,
     manifest: Option<Arc<Manifest>>,
-    mailboxes: BTreeMap<TaskId, Arc<Mailbox>>,
+    /// What the first restore found; `None` before it.
+    started_from: Option<Option<StartedFrom>>,
+    tasks: BTreeMap<TaskId, TaskHandle>,
+    attempt_metrics: MetricScope,
     looks: BTreeMap<Uid, Look>,
     committers: BTreeMap<Uid, Arc<dyn Committer>>,
     over: Arc<AtomicBool>,
     metrics: DriverMetrics,
     publishing_since: Micros,
-    started: bool,
+    claim: Claim,
+    end_report: EndReport,
     outcome: Option<Outcome>,
 }
 
@@ -160,33 +162,32 @@ impl JobDriver {
                 }
             }
         }
-        let store = Arc::new(JobStore::new(environment.storage.clone(), &config, graph.fingerprint())?);
-        let group = environment.registry.group(vec![("job", config.name.clone())]);
-        let metrics = DriverMetrics {
-            checkpoints: group.counter("checkpoints_completed_total", "Checkpoints published."),
-            checkpoints_failed: group.counter("checkpoints_failed_total", "Checkpoints not published."),
-            restarts: group.gauge("restarts", "Restarts of the job's tasks in this generation."),
-            last_checkpoint: group.gauge("last_checkpoint", "Number of the newest published checkpoint."),
-            last_duration: group.gauge("last_publish_us", "How long publishing the newest checkpoint took."),
-        };
+        let graph = Arc::new(graph);
+        let store = Arc::new(JobStore::new(environment.storage.clone(), &config, graph.clone())?);
+        let metrics = DriverMetrics::new(&environment.registry, &config.name, environment.clock.clone());
+        let (now, store_wait) = (environment.clock.monotonic(), config.coordinator.store_wait_at_start);
+        let attempt_metrics = environment.registry.scope();
         Ok(JobDriver {
             environment,
             config,
-            graph: Arc::new(graph),
+            graph,
             plan: Arc::new(plan),
             runner,
             inbox,
             store,
             coordinator: None,
-            generation: 0,
+            claimed: None,
             manifest: None,
-            mailboxes: BTreeMap::new(),
+            started_from: None,
+            tasks: BTreeMap::new(),
+            attempt_metrics,
             looks,
             committers,
             over: Arc::default(),
             metrics,
             publishing_since: 0,
-            started: false,
+            claim: Claim::new(now, now + store_wait),
+            end_report: EndReport::default(),
             outcome: None,
         })
     }
@@ -196,10 +197,11 @@ impl JobDriver {
         if let Some(outcome) = &self.outcome {
             return DriverPoll::Finished(outcome.clone());
         }
-        let now = self.environment.clock.now();
-        if !std::mem::replace(&mut self.started, true) {
+        let now = self.environment.clock.monotonic();
+        if self.claim.is_due(now) {
             let store = self.store.clone();
-            let claim = move || DriverEvent::Claimed(store.claim(now));
+            let nonce = (self.environment.nonce)();
+            let claim = move || DriverEvent::Claimed(store.claim(now, nonce));
             self.background("claim", claim, |error| DriverEvent::Claimed(Err(error)));
             return DriverPoll::Ready;
         }
@@ -216,8 +218,25 @@ impl JobDriver {
             self.coordinate(now, Event::Tick);
             return DriverPoll::Ready;
         }
+        self.report_end(now);
         let look_at = self.looks.values().filter_map(|look| look.next_at).min();
-        DriverPoll::Waiting([tick_at, look_at].into_iter().flatten().min())
+        let times = [tick_at, look_at, self.claim.ask_at(), self.end_report.next_at()];
+        DriverPoll::Waiting(times.into_iter().flatten().min())
+    }
+
+    /// Says what the job waits for before it is over, when it is time to.
+    fn report_end(&mut self, now: Micros) {
+        let awaited = self.coordinator.as_ref().and_then(Coordinator::awaited_end);
+        if self.end_report.is_due(now, awaited.as_ref())
+            && let Some(awaited) = awaited
+        {
+            let waiting = in_words(&awaited, now, |id| self.doing(now, id));
+            tracing::info!(job = self.config.name, "{waiting}");
+        }
+    }
+
+    fn doing(&self, now: Micros, id: &TaskId) -> String {
+        self.tasks.get(id).map_or_else(|| "gone".to_string(), |task| task.probe.describe(now))
     }
 
     /// How often tasks were restarted.
@@ -225,31 +244,41 @@ impl JobDriver {
         self.coordinator.as_ref().map_or(0, Coordinator::restarts)
     }
 
+    /// The checkpoint that the job was started from.
+    pub fn started_from(&self) -> Option<StartedFrom> {
+        self.started_from.flatten()
+    }
+
     fn event(&mut self, now: Micros, event: DriverEvent) {
         match event {
-            DriverEvent::Claimed(Ok(generation)) => {
-                self.generation = generation;
+            DriverEvent::Claimed(Ok(claim)) => {
+                let generation = claim.generation;
+                self.claimed = Some(claim);
                 let sources = self.source_roles();
                 let roles = roles(&self.graph, &self.plan);
-                self.coordinator =
-                    Some(Coordinator::new(self.config.coordinator.clone(), generation, roles, sources));
+                let config = self.config.coordinator.clone();
+                self.coordinator = Some(Coordinator::new(now, config, generation, roles, sources));
+                self.looks.values_mut().for_each(|look| look.next_at = Some(now));
                 self.act(Action::Restore);
             }
-            DriverEvent::Claimed(Err(error)) => {
-                let blame = super::TaskBlame::External;
-                self.outcome =
-                    Some(Outcome::Failed { error: format!("cannot claim the job: {error}"), blame });
+            DriverEvent::Claimed(Err(error)) if error.blame() == Blame::User => {
+                self.outcome = Some(Outcome::Refused { error: error.to_string() });
             }
-            DriverEvent::Read(Ok(RestoredCheckpoint { job, manifest })) => {
-                self.manifest = manifest;
-                self.coordinate(now, Event::Restored(job));
-                for look in self.looks.values_mut() {
-                    look.next_at = Some(now);
+            DriverEvent::Claimed(Err(error)) => {
+                if !self.claim.failed(now, &error) {
+                    let error = format!("cannot claim the job: {error}");
+                    self.outcome = Some(Outcome::Failed { error, blame: TaskBlame::External });
                 }
             }
+            DriverEvent::Read(Ok(RestoredCheckpoint { job, manifest, started_from })) => {
+                self.manifest = manifest;
+                self.started_from.get_or_insert(started_from);
+                self.coordinate(now, Event::Restored(job));
+            }
             DriverEvent::Read(Err(error)) => {
-                let (retryable, fenced) = (error.is_retryable(), self.store.is_fenced());
-                self.coordinate(now, Event::RestoreFailed { error: error.to_string(), retryable, fenced });
+                let (cause, fenced) = (Cause::from(&error), self.store.is_fenced());
+                let refused = error.blame() == Blame::User;
+                self.coordinate(now, Event::RestoreFailed { cause, fenced, refused });
             }
             DriverEvent::Looked(uid, found) => {
                 if let Some(look) = self.looks.get_mut(&uid) {
@@ -292,7 +321,7 @@ impl JobDriver {
             let name = format!("discovery {uid}");
             let looked = uid.clone();
             let look = move || {
-                let found = discovery.lock().poll();
+                let found = discovery.lock().look();
                 DriverEvent::Looked(uid, found)
             };
             self.background(&name, look, |error| DriverEvent::Looked(looked, Err(error)));
@@ -301,16 +330,8 @@ impl JobDriver {
     }
 
     fn coordinate(&mut self, now: Micros, event: Event) {
-        match &event {
-            Event::Published { checkpoint, .. } => {
-                self.metrics.checkpoints.add(1);
-                self.metrics.last_checkpoint.set(i64::try_from(checkpoint.number).unwrap_or(i64::MAX));
-                self.metrics.last_duration.set(now - self.publishing_since);
-            }
-            Event::PublishFailed { .. } | Event::Task(_, FromTask::Declined { .. }) => {
-                self.metrics.checkpoints_failed.add(1);
-            }
-            _ => {}
+        if let Event::Published { checkpoint, .. } = &event {
+            self.metrics.published(*checkpoint, now, self.publishing_since);
         }
         // Whoever wrote it and however late: a task of an attempt that is gone too.
         if let Event::Task(
@@ -329,7 +350,7 @@ impl JobDriver {
             return;
         };
         let actions = coordinator.handle(now, event);
-        self.metrics.restarts.set(i64::from(coordinator.restarts()));
+        self.metrics.follow(coordinator);
         for action in actions {
             self.act(action);
         }
@@ -344,9 +365,13 @@ impl JobDriver {
             }
             Action::PassOver(checkpoint, why) => self.store.mark_damaged(checkpoint, why),
             Action::Deploy { attempt } => self.deploy(attempt),
+            Action::Retire { .. } => {
+                self.tasks.clear();
+                self.attempt_metrics.end();
+            }
             Action::ToTask(id, command) => {
-                if let Some(mailbox) = self.mailboxes.get(&id) {
-                    mailbox.send(command);
+                if let Some(task) = self.tasks.get(&id) {
+                    task.mailbox.send(command);
                 }
             }
             Action::Publish(content) => self.publish(*content),
@@ -355,13 +380,24 @@ impl JobDriver {
             Action::Commit(checkpoint, committables) => self.commit(checkpoint, committables),
             Action::Finish(outcome) => {
                 self.over.store(true, Ordering::Release);
-                self.mailboxes.clear();
-                self.outcome = Some(outcome);
+                self.outcome = Some(self.with_doing(outcome));
+                self.tasks.clear();
             }
         }
     }
 
+    /// Of tasks that are stuck it is said what they are doing.
+    fn with_doing(&self, outcome: Outcome) -> Outcome {
+        let Outcome::Stuck { error, tasks } = outcome else { return outcome };
+        let now = self.environment.clock.monotonic();
+        let doing: Vec<_> = tasks.iter().map(|id| format!("{id} is {}", self.doing(now, id))).collect();
+        Outcome::Stuck { error: format!("{error}; {}", doing.join(", ")), tasks }
+    }
+
     fn deploy(&mut self, attempt: u64) {
+        // Nothing is deployed before the claim.
+        let Some(claim) = self.claimed.clone() else { return };
+        self.attempt_metrics = self.environment.registry.scope();
         let inbox = self.inbox.clone();
         let reports =
             Arc::new(move |id, message| inbox.send(DriverEvent::Coordinator(Event::Task(id, message))));
@@ -370,8 +406,8 @@ impl JobDriver {
             graph: self.graph.clone(),
             plan: self.plan.clone(),
             bounds: self.environment.bounds,
-            registry: self.environment.registry.clone(),
-            generation: self.generation,
+            metrics: self.attempt_metrics.clone(),
+            claim,
             environment: TaskEnvironment {
                 clock: self.environment.clock.clone(),
                 background: self.environment.background.clone(),
@@ -381,11 +417,11 @@ impl JobDriver {
                 job_path: self.store.job_path().into(),
             },
         };
-        self.mailboxes = deployment.start(attempt, self.manifest.as_ref(), self.runner.as_mut());
+        self.tasks = deployment.start(attempt, self.manifest.as_ref(), self.runner.as_mut());
     }
 
     fn publish(&mut self, content: CheckpointContent) {
-        self.publishing_since = self.environment.clock.now();
+        self.publishing_since = self.environment.clock.monotonic();
         let store = self.store.clone();
         let parallelism = self.parallelism();
         let checkpoint = content.checkpoint;
@@ -414,7 +450,7 @@ impl JobDriver {
     }
 
     fn tidy(&mut self) {
-        let (store, now) = (self.store.clone(), self.environment.clock.now());
+        let (store, now) = (self.store.clone(), self.environment.clock.monotonic());
         let tidied = || DriverEvent::Coordinator(Event::Tidied);
         let tidy = move || {
             store.tidy(now);
@@ -432,7 +468,7 @@ impl JobDriver {
     fn commit(&mut self, checkpoint: CheckpointId, committables: Vec<Committable>) {
         let store = self.store.clone();
         let committers = self.committers.clone();
-        let now = self.environment.clock.now();
+        let now = self.environment.clock.monotonic();
         let (over, storage) = (self.over.clone(), self.environment.storage.clone());
         let commit = move || {
             let committed =
@@ -441,16 +477,15 @@ impl JobDriver {
             DriverEvent::Coordinator(match committed {
                 Ok(()) => Event::Committed(checkpoint),
                 Err(error) => {
-                    Event::CommitFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
+                    let cause = Cause::from(&error);
+                    Event::CommitFailed { checkpoint, fenced: store.is_fenced(), cause }
                 }
             })
         };
         self.background(&format!("commit {checkpoint}"), commit, move |error| {
-            DriverEvent::Coordinator(Event::CommitFailed {
-                checkpoint,
-                fenced: false,
-                error: error.to_string(),
-            })
+            // A sink's own code panicked; what it has done, it may do again.
+            let cause = Cause { retryable: true, ..Cause::from(&error) };
+            DriverEvent::Coordinator(Event::CommitFailed { checkpoint, fenced: false, cause })
         });
     }
 
@@ -464,7 +499,7 @@ impl JobDriver {
         let (inbox, after_panic) = (self.inbox.clone(), self.inbox.clone());
         let job = move || inbox.send(job());
         let on_panic = move |panic: String| after_panic.send(on_panic(Error::internal(panic)));
-        self.environment.background.spawn(name, Box::new(job), Box::new(on_panic));
+        self.environment.background.spawn(Pool::Coordinator, name, Box::new(job), Box::new(on_panic));
     }
 }
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{CoordinatorConfig, Outcome};
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
-use crate::checkpoint::{CheckpointStorage, ORPHAN_GRACE};
+use crate::checkpoint::log::fresh_nonce;
+use crate::checkpoint::{AllowedChanges, CheckpointId, CheckpointStorage, ORPHAN_GRACE};
 use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
@@ -32,6 +33,8 @@ pub struct JobConfig {
     pub checkpoints_retained: u32,
     /// Whether an older checkpoint may be used when the newest is damaged.
     pub use_older_when_damaged: bool,
+    /// Which changes of the job since its last checkpoint may cost state.
+    pub changes: AllowedChanges,
     /// How long after the start files that earlier runs left behind are not deleted: time for one
     /// of them that still runs to find out that it is fenced. Microseconds.
     pub orphan_grace: Micros,
@@ -45,9 +48,13 @@ impl JobConfig {
             name: name.to_string(),
             parallelism: 1,
             max_parallelism: 128,
-            coordinator: CoordinatorConfig::default(),
+            coordinator: CoordinatorConfig {
+                restart_spread: xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
+                ..CoordinatorConfig::default()
+            },
             checkpoints_retained: 2,
             use_older_when_damaged: false,
+            changes: AllowedChanges::default(),
             orphan_grace: ORPHAN_GRACE,
         }
     }
@@ -60,8 +67,19 @@ pub struct JobSummary {
     pub outcome: Outcome,
     /// How often its tasks were restarted.
     pub restarts: u32,
+    /// The checkpoint that it went on from when it was started; `None`: it started afresh.
+    pub started_from: Option<StartedFrom>,
     /// How long it ran.
     pub elapsed: Duration,
+}
+
+/// The checkpoint that a job was started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartedFrom {
+    /// Which.
+    pub checkpoint: CheckpointId,
+    /// Whether the job had come to its end there.
+    pub is_finished: bool,
 }
 
 #[derive(Default)]
@@ -129,21 +147,15 @@ pub fn start(
     registry: Registry,
     bounds: ChannelBounds,
 ) -> Result<JobHandle> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(16)
-        .thread_name("thalweg-background")
-        .enable_all()
-        .build()
-        .map_err(|error| Error::external("cannot start the background threads").caused_by(error))?;
     let clock = Arc::new(SystemClock::default());
     let environment = JobEnvironment {
         clock: clock.clone(),
-        background: Arc::new(ThreadedBackground::new(Arc::new(runtime))),
+        background: Arc::new(ThreadedBackground::new()),
         storage,
         backend,
         registry: registry.clone(),
         bounds,
+        nonce: Arc::new(fresh_nonce),
     };
     let signal = Arc::new(Signal::default());
     let waking = signal.clone();
@@ -170,7 +182,8 @@ fn drive(mut driver: JobDriver, signal: &Signal, clock: &dyn crate::runtime::Clo
                 if !*woken {
                     match until {
                         Some(at) => {
-                            let wait = Duration::from_micros(u64::try_from(at - clock.now()).unwrap_or(0));
+                            let wait =
+                                Duration::from_micros(u64::try_from(at - clock.monotonic()).unwrap_or(0));
                             signal.condition.wait_for(&mut woken, wait);
                         }
                         None => signal.condition.wait(&mut woken),
@@ -179,7 +192,8 @@ fn drive(mut driver: JobDriver, signal: &Signal, clock: &dyn crate::runtime::Clo
                 *woken = false;
             }
             DriverPoll::Finished(outcome) => {
-                return JobSummary { outcome, restarts: driver.restarts(), elapsed: started.elapsed() };
+                let (restarts, started_from) = (driver.restarts(), driver.started_from());
+                return JobSummary { outcome, restarts, started_from, elapsed: started.elapsed() };
             }
         }
     }

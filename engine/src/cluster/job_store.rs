@@ -1,21 +1,22 @@
 //! A job's checkpoints in the store, as the driver uses them: claim, read, publish, commit,
-//! collect. Blocks; called on background threads. What to do is decided in `checkpoint`; this
-//! file only puts those decisions in order.
+//! collect. Nothing else is needed to find a job again (H1). Blocks; called on background threads.
+//! What to do is decided in `checkpoint`; this file only puts those decisions in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::JobConfig;
 use super::decision::{CheckpointContent, RestoredJob};
-use crate::checkpoint::log::{JobLog, LogView, fresh_nonce};
+use super::{JobConfig, StartedFrom, outlook};
+use crate::checkpoint::log::{JobLog, LogView, Writer};
 use crate::checkpoint::{
-    CheckpointId, CheckpointStorage, Collector, FileHandle, JobLayout, Manifest, RestorePolicy, Sweep, select,
+    AllowedChanges, CarryOver, CheckpointId, CheckpointStorage, Collector, Fate, FileHandle, JobLayout,
+    Manifest, RestorePolicy, Sweep, carry_over, select,
 };
-use crate::graph::Uid;
+use crate::graph::{Graph, Uid};
 use crate::time::Micros;
-use crate::{Error, Result};
+use crate::{Blame, Error, ErrorKind, Result};
 
 /// Deletions that fail one after the other before a round of them is given up: the store is away.
 const DELETE_FAILURES_IN_ROW_MAX: usize = 3;
@@ -38,16 +39,23 @@ pub(super) struct RestoredCheckpoint {
     pub job: RestoredJob,
     /// For the tasks; `None` at a fresh start.
     pub manifest: Option<Arc<Manifest>>,
+    /// Which it was; `None` at a fresh start.
+    pub started_from: Option<StartedFrom>,
+}
+
+/// A start without a checkpoint.
+fn afresh(view: &LogView) -> RestoredCheckpoint {
+    let job = RestoredJob { next_number: view.next_number(), ..RestoredJob::default() };
+    RestoredCheckpoint { job, manifest: None, started_from: None }
 }
 
 /// One job's directory in the store.
 pub(super) struct JobStore {
     storage: Arc<dyn CheckpointStorage>,
     layout: JobLayout,
-    job: String,
+    config: JobConfig,
+    graph: Arc<Graph>,
     fingerprint: u64,
-    max_parallelism: u32,
-    retained: usize,
     policy: Mutex<RestorePolicy>,
     /// What a task said of the last checkpoint that it found damaged.
     damage: Mutex<Option<String>>,
@@ -55,7 +63,6 @@ pub(super) struct JobStore {
     collector: Mutex<Collector>,
     /// The manifest of the checkpoint whose publication is in doubt.
     in_doubt: Mutex<Option<Manifest>>,
-    orphan_grace: Micros,
     claimed_at: Mutex<Micros>,
     /// What lower generations left is deleted.
     is_swept: Mutex<bool>,
@@ -65,15 +72,14 @@ impl JobStore {
     pub fn new(
         storage: Arc<dyn CheckpointStorage>,
         config: &JobConfig,
-        fingerprint: u64,
+        graph: Arc<Graph>,
     ) -> Result<JobStore> {
         Ok(JobStore {
             storage,
             layout: JobLayout::new(&config.name)?,
-            job: config.name.clone(),
-            fingerprint,
-            max_parallelism: config.max_parallelism,
-            retained: config.checkpoints_retained.max(1) as usize,
+            config: config.clone(),
+            fingerprint: graph.fingerprint(),
+            graph,
             policy: Mutex::new(RestorePolicy {
                 allow_older: config.use_older_when_damaged,
                 ..RestorePolicy::default()
@@ -82,7 +88,6 @@ impl JobStore {
             log: Mutex::new(None),
             collector: Mutex::default(),
             in_doubt: Mutex::default(),
-            orphan_grace: config.orphan_grace,
             claimed_at: Mutex::new(Micros::MAX),
             is_swept: Mutex::new(false),
         })
@@ -96,18 +101,27 @@ impl JobStore {
         self.log.lock().as_ref().is_some_and(JobLog::is_fenced)
     }
 
-    /// Claims the next generation; it is `now`.
-    pub fn claim(&self, now: Micros) -> Result<u64> {
-        let log = JobLog::claim(self.storage.clone(), self.layout.clone(), fresh_nonce())?;
-        let generation = log.generation();
+    /// Claims the next generation under a nonce that no claim has had; it is `now`. A job that does not
+    /// fit its last checkpoint claims nothing: another run of it goes on undisturbed.
+    pub fn claim(&self, now: Micros, nonce: String) -> Result<Writer> {
+        match outlook(self.storage.as_ref(), &self.config, &self.graph) {
+            Ok(Some(carry_over)) => carry_over.check()?,
+            Err(error) if error.blame() == Blame::User => return Err(error),
+            // What cannot be read now is read again, and judged, when the job is claimed.
+            Ok(None) | Err(_) => {}
+        }
+        let log = JobLog::claim(self.storage.clone(), self.layout.clone(), nonce)?;
+        let claim = log.writer().clone();
         *self.log.lock() = Some(log);
         *self.claimed_at.lock() = now;
-        Ok(generation)
+        Ok(claim)
     }
 
     fn with_log<T>(&self, act: impl FnOnce(&mut JobLog) -> Result<T>) -> Result<T> {
         let mut log = self.log.lock();
-        act(log.as_mut().ok_or_else(|| Error::internal(format!("job {} is not claimed", self.job)))?)
+        act(log
+            .as_mut()
+            .ok_or_else(|| Error::internal(format!("job {} is not claimed", self.config.name)))?)
     }
 
     /// A task found a damaged file in this checkpoint: it is not read again. `why` names the file.
@@ -129,15 +143,47 @@ impl JobStore {
             None => error,
         })?;
         let Some(selected) = selected else {
-            let job = RestoredJob { next_number: view.next_number(), ..RestoredJob::default() };
-            return Ok(RestoredCheckpoint { job, manifest: None });
+            return Ok(afresh(&view));
         };
         for warning in &selected.warnings {
-            tracing::warn!(job = self.job, "{warning}");
+            tracing::warn!(job = self.config.name, "{warning}");
         }
+        let carry_over = self.carry_over(&selected.manifest, view.generation());
+        carry_over.check()?;
+        self.tell(&carry_over);
         self.hold_published(&view)?;
+        if carry_over.starts_over {
+            return Ok(afresh(&view));
+        }
         self.collector.lock().build_on(selected.manifest.checkpoint);
-        Ok(self.restored(&view, selected.manifest))
+        let restored = self.restored(&view, selected.manifest.taken_over(&carry_over));
+        let CarryOver { checkpoint, is_finished, .. } = carry_over;
+        Ok(RestoredCheckpoint { started_from: Some(StartedFrom { checkpoint, is_finished }), ..restored })
+    }
+
+    /// What the job takes over of a checkpoint. Starting over is for those of earlier runs.
+    fn carry_over(&self, manifest: &Manifest, generation: u64) -> CarryOver {
+        let JobConfig { changes, max_parallelism, .. } = &self.config;
+        let start_over = changes.start_over && manifest.checkpoint.generation < generation;
+        let allowed = AllowedChanges { start_over, ..changes.clone() };
+        carry_over(&manifest.held(), &self.graph.states(), *max_parallelism, &allowed)
+    }
+
+    /// Says what becomes of the state that is not simply kept.
+    fn tell(&self, carry_over: &CarryOver) {
+        let (job, summary) = (&self.config.name, carry_over.summary());
+        match carry_over.starts_over {
+            true => tracing::warn!(job, "starts over, as asked for; passes over {summary}"),
+            false => tracing::info!(job, "goes on from {summary}"),
+        }
+        for row in &carry_over.rows {
+            let (uid, outcome) = (&row.uid, row.outcome());
+            match &row.fate {
+                Fate::Kept { from } if from == uid => {}
+                Fate::Kept { .. } | Fate::New => tracing::info!(job, %uid, "{outcome}"),
+                Fate::Gone { .. } | Fate::Changed { .. } => tracing::warn!(job, %uid, "{outcome}"),
+            }
+        }
     }
 
     /// What the log names must not be collected before it is retired.
@@ -145,9 +191,11 @@ impl JobStore {
         for &checkpoint in view.published() {
             match Manifest::read(self.storage.as_ref(), &self.layout, checkpoint) {
                 Ok(manifest) => self.collector.lock().retain(checkpoint, manifest.names(&self.layout)),
-                Err(error) if error.is_retryable() => return Err(error),
-                // Damaged: what it names is not known, so its files stay until the log lets it go.
-                Err(error) => tracing::warn!(job = self.job, %error, "a published checkpoint cannot be read"),
+                Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+                // What it names is not known, so its files stay until the log lets it go.
+                Err(error) => {
+                    tracing::warn!(job = self.config.name, %error, "a published checkpoint cannot be read")
+                }
             }
         }
         Ok(())
@@ -169,7 +217,7 @@ impl JobStore {
         if !view.is_committed(manifest.checkpoint) {
             job.uncommitted.insert(manifest.checkpoint, manifest.committables.clone());
         }
-        RestoredCheckpoint { job, manifest: Some(Arc::new(manifest)) }
+        RestoredCheckpoint { job, manifest: Some(Arc::new(manifest)), started_from: None }
     }
 
     /// A task wrote these objects for a checkpoint.
@@ -196,10 +244,12 @@ impl JobStore {
     }
 
     fn manifest(&self, content: CheckpointContent, parallelism: BTreeMap<Uid, u32>) -> Manifest {
-        let mut manifest =
-            Manifest::new(&self.job, content.checkpoint, self.fingerprint, self.max_parallelism);
-        for (uid, parallelism) in &parallelism {
-            manifest.add_operator(uid, *parallelism);
+        let JobConfig { name, max_parallelism, .. } = &self.config;
+        let mut manifest = Manifest::new(name, content.checkpoint, self.fingerprint, *max_parallelism);
+        for node in &self.graph.nodes {
+            if let Some(parallelism) = parallelism.get(&node.uid) {
+                manifest.add_operator(&node.uid, *parallelism, node.identity.clone());
+            }
         }
         manifest.committables = content.uncommitted.into_values().flatten().collect();
         for ((uid, subtask), parts) in content.parts {
@@ -236,7 +286,7 @@ impl JobStore {
     pub fn committed(&self, checkpoint: CheckpointId, now: Micros) -> Result<()> {
         self.with_log(|log| log.committed(checkpoint))?;
         if let Err(error) = self.collect().and_then(|()| self.sweep(now, false)) {
-            tracing::warn!(job = self.job, %error, "cannot collect old checkpoints; tried again after the next one");
+            tracing::warn!(job = self.config.name, %error, "cannot collect old checkpoints; tried again after the next one");
         }
         Ok(())
     }
@@ -246,7 +296,7 @@ impl JobStore {
         for _ in 0..TIDY_TRIES {
             match self.collect().and_then(|()| self.sweep(now, true)) {
                 Ok(()) => return,
-                Err(error) => tracing::warn!(job = self.job, %error, "cannot leave the store tidy"),
+                Err(error) => tracing::warn!(job = self.config.name, %error, "cannot leave the store tidy"),
             }
             if self.is_fenced() {
                 return;
@@ -258,7 +308,8 @@ impl JobStore {
     /// whose deletion failed is tried again with the next checkpoint.
     fn collect(&self) -> Result<()> {
         self.with_log(|log| {
-            let retirable = self.collector.lock().retirable(log.view(), self.retained);
+            let retirable =
+                self.collector.lock().retirable(log.view(), self.config.checkpoints_retained.max(1) as usize);
             let retired = log.retire(&retirable);
             // What the log says counts; an earlier entry in doubt may stand in it after all.
             self.collector.lock().follow(log.view());
@@ -272,7 +323,7 @@ impl JobStore {
     fn sweep(&self, now: Micros, job_over: bool) -> Result<()> {
         let claimed_at = *self.claimed_at.lock();
         let generation = self.with_log(|log| Ok(log.generation()))?;
-        let sweep = Sweep::new(generation, claimed_at, now, self.orphan_grace, job_over);
+        let sweep = Sweep::new(generation, claimed_at, now, self.config.orphan_grace, job_over);
         if !sweep.is_due() || (*self.is_swept.lock() && !job_over) {
             return Ok(());
         }
@@ -284,7 +335,7 @@ impl JobStore {
         let count = orphans.len();
         self.delete_all(orphans, |_| {})?;
         *self.is_swept.lock() |= sweep.grace_over;
-        tracing::info!(job = self.job, count, "deleted what nobody names");
+        tracing::info!(job = self.config.name, count, "deleted what nobody names");
         Ok(())
     }
 

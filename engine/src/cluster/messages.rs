@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointId, FileHandle, SnapshotPart};
-use crate::error::Blame;
+use crate::error::{Blame, Error, ErrorKind};
 use crate::graph::{ChainId, Uid};
 use crate::source::{SplitId, SplitState};
 
@@ -102,14 +102,7 @@ pub enum FromTask {
         message: Vec<u8>,
     },
     /// The task failed; `Stopped` follows.
-    Failed {
-        /// The whole chain of causes.
-        error: String,
-        /// Whether it is the user's.
-        blame: TaskBlame,
-        /// Whether a restart can help.
-        retryable: bool,
-    },
+    Failed(Cause),
     /// The task has sent the end; `Stopped` follows.
     Ended,
     /// The task's thread is gone.
@@ -127,14 +120,41 @@ pub enum TaskBlame {
     Internal,
 }
 
-impl FromTask {
-    /// The report of a failed task.
-    pub fn failed(error: &crate::Error) -> FromTask {
+/// [`Error`], for the wire: what is decided by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The whole chain of causes.
+    pub error: String,
+    /// Whose it is.
+    pub blame: TaskBlame,
+    /// What it is about.
+    pub kind: ErrorKind,
+    /// Whether another try can help.
+    pub retryable: bool,
+}
+
+impl Cause {
+    /// With who failed in front.
+    #[must_use]
+    pub fn of(self, who: impl std::fmt::Display) -> Cause {
+        Cause { error: format!("{who}: {}", self.error), ..self }
+    }
+}
+
+impl From<&Error> for Cause {
+    fn from(error: &Error) -> Cause {
         let blame = match error.blame() {
             Blame::User => TaskBlame::User,
             Blame::External => TaskBlame::External,
             Blame::Internal => TaskBlame::Internal,
         };
-        FromTask::Failed { error: error.to_string(), blame, retryable: error.is_retryable() }
+        Cause { error: error.to_string(), blame, kind: error.kind(), retryable: error.is_retryable() }
+    }
+}
+
+impl FromTask {
+    /// The report of a failed task.
+    pub fn failed(error: &Error) -> FromTask {
+        FromTask::Failed(Cause::from(error))
     }
 }

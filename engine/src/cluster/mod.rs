@@ -3,23 +3,32 @@
 //!
 //! [`Coordinator`] decides and does nothing else; [`JobDriver`] carries out what it decides.
 
+mod claim;
 mod coordinator;
 mod decision;
 mod deployment;
 mod driver;
+mod driver_metrics;
 mod embedded;
+mod end_report;
 mod job_store;
 mod messages;
+mod outlook;
 mod pending;
 mod restart;
 mod simulation;
 mod source_coordinator;
+mod store_wait;
 
 pub use coordinator::Coordinator;
-pub use decision::{Action, CheckpointContent, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole};
+pub use decision::{
+    Action, AwaitedEnd, CheckpointContent, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole,
+};
 pub use driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
-pub use embedded::{JobConfig, JobHandle, JobSummary, start};
-pub use messages::{FromTask, TaskBlame, TaskId, ToTask};
-pub use restart::{RestartDecision, RestartStrategy};
+pub use embedded::{JobConfig, JobHandle, JobSummary, StartedFrom, start};
+pub use messages::{Cause, FromTask, TaskBlame, TaskId, ToTask};
+pub use outlook::outlook;
+pub use restart::{Failure, RestartDecision, RestartHistory, RestartStrategy};
 pub use simulation::{SeededOrder, Simulated, SimulationSetup, simulate};
 pub use source_coordinator::SourceRole;
+pub use store_wait::{Rarely, StoreDecision, StoreWait};

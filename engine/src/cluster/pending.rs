@@ -65,6 +65,11 @@ impl PendingCheckpoint {
         self.waiting.is_empty()
     }
 
+    /// Who has not acknowledged.
+    pub fn waiting(&self) -> impl Iterator<Item = &TaskId> {
+        self.waiting.iter()
+    }
+
     /// Who has not acknowledged, for an error.
     pub fn missing(&self) -> String {
         self.waiting.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")

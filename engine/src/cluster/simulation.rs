@@ -20,7 +20,7 @@ use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
 use crate::runtime::{
-    Background, ChannelBounds, Job, ManualClock, OnPanic, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
+    Background, ChannelBounds, Job, ManualClock, OnPanic, Pool, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
 };
 use crate::state::StateBackend;
 use crate::time::Micros;
@@ -78,7 +78,7 @@ struct SimulatedTask {
 struct Work(Arc<Mutex<Vec<(String, Job)>>>);
 
 impl Background for Work {
-    fn spawn(&self, name: &str, job: Job, _on_panic: OnPanic) {
+    fn spawn(&self, _pool: Pool, name: &str, job: Job, _on_panic: OnPanic) {
         self.0.lock().push((name.to_string(), job));
     }
 }
@@ -143,6 +143,10 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
     let driver_awake = Arc::new(AtomicBool::new(true));
     let waking = driver_awake.clone();
     let inbox = Inbox::new(Waker::new(move || waking.store(true, Ordering::Release)));
+    // Another one for each run: the clock goes on over a crash.
+    let started = crate::runtime::Clock::now(&setup.clock) as u64;
+    let mut nonces = SeededOrder::new(setup.seed ^ started.rotate_left(32));
+    let nonce = format!("{:016x}{:016x}", nonces.next_u64(), nonces.next_u64());
     let environment = JobEnvironment {
         clock: Arc::new(setup.clock.clone()),
         background: Arc::new(work.clone()),
@@ -150,6 +154,7 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
         backend: setup.backend,
         registry: Registry::default(),
         bounds: setup.bounds,
+        nonce: Arc::new(move || nonce.clone()),
     };
     let mut driver = JobDriver::new(graph, config, environment, Box::new(tasks.clone()), inbox)?;
     let mut driver_wake_at = None;

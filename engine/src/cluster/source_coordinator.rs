@@ -1,5 +1,9 @@
 //! The coordinator's side of one source: its enumerator, and which splits wait for a checkpoint.
 //!
+//! An enumerator lives as long as an attempt, a discovery as long as the process. So what the
+//! discovery knows is kept here, whenever it comes, and the enumerator of each attempt is told it:
+//! what an earlier one heard cannot be missing to a later one.
+//!
 //! Every reader gets a first assignment, an empty one too: it says that the splits known at the
 //! start are dealt out, and the reader's watermark need not wait for them. A source without a
 //! discovery knows them at once; one with a discovery does after its first find.
@@ -41,6 +45,8 @@ pub struct SourceCoordinator {
     discovers: bool,
     enumerator: Option<Box<dyn Enumerator>>,
     assigned: Vec<bool>,
+    /// The last that the discovery said: all that it knows.
+    facts: Option<Vec<u8>>,
     /// Splits given back at a checkpoint that is not complete yet.
     released: BTreeMap<CheckpointId, Vec<SplitState>>,
 }
@@ -56,11 +62,13 @@ impl SourceCoordinator {
             discovers,
             enumerator: None,
             assigned: Vec::new(),
+            facts: None,
             released: BTreeMap::new(),
         }
     }
 
-    /// Makes the enumerator and tells it that the readers of an attempt are there.
+    /// Makes the enumerator of an attempt and tells it that the readers are there, and what the
+    /// discovery knows.
     ///
     /// # Errors
     /// The enumerator's.
@@ -69,10 +77,28 @@ impl SourceCoordinator {
         self.assigned = vec![false; self.parallelism as usize];
         self.released.clear();
         let mut effects = self.handle(EnumeratorEvent::Started { parallelism: self.parallelism, splits })?;
-        if !self.discovers {
-            self.assign_rest(&mut effects);
+        match self.facts.clone() {
+            _ if !self.discovers => self.assign_rest(&mut effects),
+            Some(facts) => {
+                effects.extend(self.handle(EnumeratorEvent::Discovered(facts))?);
+                put_the_end_last(&mut effects);
+            }
+            None => {}
         }
         Ok(effects)
+    }
+
+    /// What the discovery knows now. The enumerator hears it if `running` and it is news; the next
+    /// attempt's hears it in any case.
+    ///
+    /// # Errors
+    /// The enumerator's.
+    pub fn discovered(&mut self, facts: Vec<u8>, running: bool) -> Result<Vec<SourceEffect>> {
+        if self.facts.as_ref() == Some(&facts) {
+            return Ok(Vec::new());
+        }
+        self.facts = Some(facts.clone());
+        if running { self.handle(EnumeratorEvent::Discovered(facts)) } else { Ok(Vec::new()) }
     }
 
     /// Tells the enumerator something.
@@ -120,7 +146,7 @@ impl SourceCoordinator {
         // Before `NoMoreSplits`, and after messages such as "hold".
         effects.extend(rest.into_iter().map(nothing));
         self.assigned.fill(true);
-        effects.sort_by_key(|effect| matches!(effect.command, ToTask::NoMoreSplits));
+        put_the_end_last(effects);
     }
 
     /// What the enumerator knows.
@@ -152,4 +178,9 @@ impl SourceCoordinator {
     pub fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) {
         self.released.remove(&checkpoint);
     }
+}
+
+/// No reader hears that no split follows before it got those that do.
+fn put_the_end_last(effects: &mut [SourceEffect]) {
+    effects.sort_by_key(|effect| matches!(effect.command, ToTask::NoMoreSplits));
 }

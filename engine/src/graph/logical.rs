@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{Expression, Uid};
+use crate::checkpoint::JobState;
 use crate::operator::{OperatorFactory, OutputIndex};
 use crate::record::EdgeSchema;
 use crate::sink::Committer;
 use crate::source::Source;
+use crate::state::StateIdentity;
 use crate::time::WatermarkStrategy;
 
 /// Index of a node in its graph.
@@ -62,13 +64,29 @@ pub enum NodeKind {
     },
 }
 
+impl NodeKind {
+    /// The columns, by index, whose hashes the node's rows carry, when it is the one that hashes them.
+    pub fn hashed_by(&self) -> Option<&[usize]> {
+        match self {
+            NodeKind::Source { .. } => None,
+            NodeKind::Operator { factory, .. } => factory.hashed_by(),
+        }
+    }
+}
+
 /// A node of the logical graph.
 #[derive(Clone)]
 pub struct Node {
     /// Its stable name.
     pub uid: Uid,
+    /// Uids that it had in earlier versions of the job: where else its state may be.
+    pub uids_before: Vec<Uid>,
+    /// The uid that earlier versions of the engine would have derived; `None` when it has a name.
+    pub uid_by_place: Option<Uid>,
     /// What it is, for people.
     pub name: String,
+    /// What its state is; `None` when it has none.
+    pub identity: Option<StateIdentity>,
     /// What it does.
     pub kind: NodeKind,
     /// Its own parallelism; `None`: the job's.
@@ -89,6 +107,19 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// The operators that have state, in the order of the graph.
+    pub fn states(&self) -> Vec<JobState> {
+        let state = |node: &Node| {
+            Some(JobState {
+                uid: node.uid.clone(),
+                identity: node.identity.clone()?,
+                uids_before: node.uids_before.clone(),
+                uid_by_place: node.uid_by_place.clone(),
+            })
+        };
+        self.nodes.iter().filter_map(state).collect()
+    }
+
     /// A hash of what matters for state and wiring: uids, kinds, schemas and edges. The same in
     /// every process that builds the same job.
     pub fn fingerprint(&self) -> u64 {

@@ -2,6 +2,8 @@
 //! that a program builds it with. Building it has no effect on the world; every process that runs
 //! the same program builds the same graph, and the fingerprint says so.
 
+mod changelog;
+mod derived_uid;
 mod expression;
 mod logical;
 mod plan;
@@ -10,6 +12,7 @@ mod stream;
 mod tests;
 mod uid;
 
+pub use changelog::ChangelogMistake;
 pub use expression::Expression;
 pub use logical::{Edge, Graph, Node, NodeId, NodeKind, Partitioner};
 pub use plan::{ChainId, Plan, PlannedChain, PlannedEdge};

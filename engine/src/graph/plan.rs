@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::changelog::partitioner_used;
 use super::{Edge, Graph, NodeId, NodeKind, Partitioner};
 use crate::operator::OutputIndex;
 use crate::{Error, Result};
@@ -51,7 +52,8 @@ impl Plan {
     /// have one parallelism. A forward edge between different parallelisms is rebalanced.
     ///
     /// # Errors
-    /// A user error when a parallelism is beyond `max_parallelism`.
+    /// A user error when a parallelism is beyond `max_parallelism`, or for changelogs that would lose
+    /// their order or overwrite each other ([`Graph::changelog_mistakes`]), a line each.
     pub fn new(graph: &Graph, parallelism: u32, max_parallelism: u32) -> Result<Plan> {
         let limit = crate::state::MAX_PARALLELISM_LIMIT;
         if !(1..=limit).contains(&max_parallelism) {
@@ -66,6 +68,14 @@ impl Plan {
                     node.uid
                 )));
             }
+        }
+        let mistakes: Vec<_> = graph
+            .changelog_mistakes(parallelism)
+            .into_iter()
+            .map(|mistake| format!("{}: {}", graph.nodes[mistake.node.0].uid, mistake.message))
+            .collect();
+        if !mistakes.is_empty() {
+            return Err(Error::user(mistakes.join("\n")));
         }
         let mut chains: Vec<PlannedChain> = Vec::new();
         let mut chain_of: BTreeMap<NodeId, ChainId> = BTreeMap::new();
@@ -92,9 +102,7 @@ impl Plan {
             chains.push(PlannedChain { nodes: vec![id], inner: Vec::new(), parallelism: of(index) });
             chain_of.insert(id, chain);
             for mut edge in incoming {
-                if edge.partitioner == Partitioner::Forward && of(edge.from.0) != of(index) {
-                    edge.partitioner = Partitioner::Rebalance;
-                }
+                edge.partitioner = partitioner_used(&edge, of(edge.from.0), of(index));
                 edges.push(PlannedEdge { edge, from: chain_of[&edge.from], to: chain });
             }
         }
@@ -109,6 +117,9 @@ impl Plan {
             for node in &chain.nodes {
                 let node = &graph.nodes[node.0];
                 text.push_str(&format!("  {}  ({})\n", node.uid, node.name));
+                if let Some(identity) = &node.identity {
+                    text.push_str(&format!("    state: {identity}\n"));
+                }
             }
             for planned in self.edges.iter().filter(|edge| edge.from.0 == index) {
                 let PlannedEdge { edge, to, .. } = planned;

@@ -1,17 +1,18 @@
 //! Streams: how a program builds a graph. Mistakes are gathered and reported together by
 //! [`Environment::build`], so that a chain of calls reads without a `?` on every line.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
 use parking_lot::Mutex;
 
+use super::derived_uid::{by_place, name_nodes};
 use super::{Edge, Expression, Graph, Node, NodeId, NodeKind, Partitioner, Uid};
-use crate::operator::{OperatorFactory, OutputIndex};
+use crate::operator::{OperatorFactory, OutputIndex, check_mode};
 use crate::record::EdgeSchema;
 use crate::sink::Committer;
 use crate::source::Source;
+use crate::state::StateIdentity;
 use crate::state::key_by::KeyBy;
 use crate::time::WatermarkStrategy;
 use crate::{Error, Result};
@@ -47,8 +48,10 @@ impl Environment {
             Ok((main, sides)) => (Some(main), sides, None),
             Err(error) => (None, Vec::new(), Some(error)),
         };
+        let identity = Some(source.identity());
         let kind = NodeKind::Source { source, event_time: None, watermarks: None };
-        let node = self.add_node(&name, kind, schema.iter().cloned().chain(sides).collect(), 0);
+        let outputs = schema.iter().cloned().chain(sides).collect();
+        let node = self.add_node(&name, kind, identity, outputs, 0);
         if let Some(error) = error {
             self.report(node, &error);
         }
@@ -67,17 +70,12 @@ impl Environment {
     pub fn build(&self) -> Result<Graph> {
         let building = self.0.lock();
         let mut errors = building.errors.clone();
-        let mut seen: BTreeMap<&Uid, usize> = BTreeMap::new();
-        for (index, node) in building.graph.nodes.iter().enumerate() {
-            if let Some(first) = seen.insert(&node.uid, index) {
-                let name = &building.graph.nodes[first].name;
-                errors.push(format!("uid {} is used twice: by {name} and by {}", node.uid, node.name));
-            }
-        }
-        if building.graph.nodes.is_empty() {
+        let mut graph = building.graph.clone();
+        errors.extend(name_nodes(&mut graph, &building.given));
+        if graph.nodes.is_empty() {
             errors.push("the job has no source".to_string());
         }
-        if errors.is_empty() { Ok(building.graph.clone()) } else { Err(Error::user(errors.join("\n"))) }
+        if errors.is_empty() { Ok(graph) } else { Err(Error::user(errors.join("\n"))) }
     }
 
     fn report(&self, node: NodeId, error: &Error) {
@@ -86,18 +84,19 @@ impl Environment {
         building.errors.push(format!("{name}: {error}"));
     }
 
-    /// Adds a node with a derived uid: its kind's name and a count of that name. Adding a node of
-    /// another kind elsewhere so leaves it alone.
-    fn add_node(&self, name: &str, kind: NodeKind, outputs: Vec<EdgeSchema>, inputs: usize) -> NodeId {
+    /// Adds a node, with the uid of its place until it gets a name or is given one by
+    /// [`Environment::build`].
+    fn add_node(
+        &self,
+        name: &str,
+        kind: NodeKind,
+        identity: Option<StateIdentity>,
+        outputs: Vec<EdgeSchema>,
+        inputs: usize,
+    ) -> NodeId {
         let mut building = self.0.lock();
-        let stem: String = name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
-            .take(64)
-            .collect();
-        let stem = if stem.is_empty() || stem.starts_with('.') { "operator".to_string() } else { stem };
-        let count = building.graph.nodes.iter().filter(|node| node.name == name).count() + 1;
-        let uid = match Uid::new(&format!("{stem}-{count}")) {
+        let before = building.graph.nodes.iter().filter(|node| node.name == name).count();
+        let uid = match by_place(name, before) {
             Ok(uid) => uid,
             Err(error) => {
                 building.errors.push(error.to_string());
@@ -106,8 +105,11 @@ impl Environment {
         };
         let id = NodeId(building.graph.nodes.len());
         building.graph.nodes.push(Node {
+            uid_by_place: Some(uid.clone()),
             uid,
+            uids_before: Vec::new(),
             name: name.to_string(),
+            identity,
             kind,
             parallelism: None,
             outputs,
@@ -126,11 +128,18 @@ impl Environment {
         let first_of_each: Vec<_> =
             inputs.iter().map(|(streams, _)| streams.first().map(|s| s.schema.clone())).collect();
         let known: Option<Vec<EdgeSchema>> = first_of_each.into_iter().map(Option::flatten).collect();
-        let outputs = known.map(|known| factory.outputs(&known));
-        let (outputs, error) = match outputs {
-            Some(Ok(outputs)) => (outputs, None),
-            Some(Err(error)) => (Vec::new(), Some(error)),
-            None => (Vec::new(), None),
+        let agreed = known.map(|known| -> Result<_> {
+            let outputs = factory.outputs(&known)?;
+            let identity = factory.identity(&known);
+            if identity.is_none() && (factory.is_keyed() || committer.is_some()) {
+                return Err(Error::internal("it has state, and does not say what its state is"));
+            }
+            Ok((outputs, identity))
+        });
+        let (outputs, identity, error) = match agreed {
+            Some(Ok((outputs, identity))) => (outputs, identity, None),
+            Some(Err(error)) => (Vec::new(), None, Some(error)),
+            None => (Vec::new(), None, None),
         };
         let schema = outputs.first().cloned();
         let keyed = factory.is_keyed();
@@ -138,13 +147,10 @@ impl Environment {
         let streams = inputs.iter().enumerate().flat_map(|(input, (streams, _))| {
             streams.iter().filter_map(move |stream| Some((input, &stream.schema.as_ref()?.mode)))
         });
-        let refused: Vec<Error> = streams
-            .filter(|(input, mode)| !factory.takes(*input, mode))
-            .map(|(_, mode)| {
-                Error::user(format!("{name} does not know what to do with a stream that is {mode}"))
-            })
-            .collect();
-        let node = self.add_node(&name, NodeKind::Operator { factory, committer }, outputs, inputs.len());
+        let refused: Vec<Error> =
+            streams.filter_map(|(input, mode)| check_mode(factory.as_ref(), input, mode).err()).collect();
+        let kind = NodeKind::Operator { factory, committer };
+        let node = self.add_node(&name, kind, identity, outputs, inputs.len());
         for error in refused.iter().chain(&error) {
             self.report(node, error);
         }
@@ -317,8 +323,19 @@ impl Stream {
             Ok(uid) => {
                 let mut building = self.env.0.lock();
                 building.graph.nodes[self.node.0].uid = uid;
+                building.graph.nodes[self.node.0].uid_by_place = None;
                 building.given[self.node.0] = true;
             }
+            Err(error) => self.env.mistake(&error),
+        }
+        self
+    }
+
+    /// Says which uid the node that made this stream had in an earlier version of the job: its state
+    /// is looked for under that too. A restore refuses state that the job has no operator for.
+    pub fn uid_was(self, uid: &str) -> Stream {
+        match Uid::new(uid) {
+            Ok(uid) => self.env.0.lock().graph.nodes[self.node.0].uids_before.push(uid),
             Err(error) => self.env.mistake(&error),
         }
         self

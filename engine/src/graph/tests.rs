@@ -9,6 +9,7 @@ use crate::Result;
 use crate::operator::{Operator, OperatorFactory};
 use crate::record::{EdgeSchema, Mode};
 use crate::source::{Enumerator, ReaderOpenContext, Source, SourceReader};
+use crate::state::StateIdentity;
 
 /// A source that is only planned.
 struct Planned(Mode);
@@ -20,6 +21,9 @@ impl Source for Planned {
     fn output(&self) -> Result<EdgeSchema> {
         let schema = Schema::new(vec![Field::new("key", DataType::Int64, false)]);
         Ok(EdgeSchema::new(Arc::new(schema)).with_mode(self.0.clone()))
+    }
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("planned")
     }
     fn enumerator(&self, _: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         Err(crate::Error::internal("only planned"))
@@ -42,6 +46,31 @@ impl OperatorFactory for Op {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
     }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
+}
+
+/// An operator with state that is only planned.
+struct Sum(&'static str);
+
+impl OperatorFactory for Sum {
+    fn name(&self) -> String {
+        self.0.into()
+    }
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Err(crate::Error::internal("only planned"))
+    }
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        Ok(inputs.to_vec())
+    }
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of(self.0).keyed_by(&inputs[0].schema, &[0]))
+    }
+    fn is_keyed(&self) -> bool {
+        true
+    }
 }
 
 fn source(env: &Environment) -> Stream {
@@ -53,18 +82,99 @@ fn uids(graph: &Graph) -> Vec<String> {
 }
 
 #[test]
-fn derived_uids_stay_when_a_node_of_another_kind_is_added() {
+fn h7_derived_uids_are_of_kind_key_and_the_nearest_name_and_stateless_steps_do_not_count() {
     let build = |wider: bool| {
         let env = Environment::new();
-        let mut stream = source(&env).apply(Op("map"));
+        let mut stream = source(&env).uid("events").apply(Op("map"));
         if wider {
-            stream = stream.apply(Op("filter"));
+            stream = stream.apply(Op("map")).uid("named-map").apply(Op("filter"));
         }
-        stream.apply(Op("map")).apply(Op("sum")).uid("total");
-        uids(&env.build().unwrap())
+        let counts = stream.key_by(&["key"]).apply(Sum("count"));
+        counts.apply(Op("map")).key_by(&["key"]).apply(Sum("sum"));
+        counts.uid("counts").apply(Sum("last")).apply(Op("sink"));
+        env.build().unwrap()
     };
-    assert_eq!(build(false), ["planned-1", "map-1", "map-2", "total"]);
-    assert_eq!(build(true), ["planned-1", "map-1", "filter-1", "map-2", "total"]);
+    let narrow = ["events", "map-1", "key-by-1", "counts", "map-2", "key-by-2"];
+    let below = ["sum-by-key-of-counts", "last-by-key-of-counts", "sink-1"];
+    assert_eq!(uids(&build(false)), [&narrow[..], &below[..]].concat());
+    let wide = build(true);
+    let states = |graph: &Graph| graph.states().iter().map(|state| state.uid.to_string()).collect::<Vec<_>>();
+    assert_eq!(states(&build(false)), states(&wide), "putting stateless steps in renames nothing");
+    // What versions without identities derived is kept for their checkpoints.
+    let by_place: Vec<_> =
+        wide.nodes.iter().map(|node| node.uid_by_place.as_ref().map(Uid::as_str)).collect();
+    let known = [None, Some("map-1"), None, Some("filter-1"), Some("key-by-1"), None, Some("map-3")];
+    assert_eq!(by_place[..7], known);
+}
+
+#[test]
+fn h7_two_operators_with_state_that_would_have_one_uid_must_be_named() {
+    let env = Environment::new();
+    let events = source(&env).uid("events");
+    events.key_by(&["key"]).apply(Sum("sum"));
+    events.key_by(&["key"]).apply(Sum("sum"));
+    let error = env.build().err().unwrap().to_string();
+    assert!(error.contains("would both be called sum-by-key-of-events"), "{error}");
+    assert!(error.contains("give one of them a name"), "{error}");
+    // Stateless ones need no name, and an unnamed source has only its kind.
+    let env = Environment::new();
+    let stream = source(&env).apply(Op("map"));
+    stream.apply(Op("map"));
+    assert_eq!(uids(&env.build().unwrap()), ["planned", "map-1", "map-2"]);
+    source(&env);
+    assert!(env.build().err().unwrap().to_string().contains("would both be called planned"));
+}
+
+#[test]
+fn h7_a_long_derived_uid_is_cut_and_still_its_own() {
+    let build = |last: &str| {
+        let env = Environment::new();
+        let name = "x".repeat(90);
+        source(&env).uid(&format!("{name}{last}")).key_by(&["key"]).apply(Sum("sum"));
+        uids(&env.build().unwrap()).pop().unwrap()
+    };
+    assert!(build("a").len() <= 128 && build("a") != build("b"), "{} {}", build("a"), build("b"));
+}
+
+#[test]
+fn h7_an_earlier_uid_is_nobodys_today_and_belongs_to_one() {
+    let env = Environment::new();
+    let events = source(&env).uid("events");
+    events.clone().key_by(&["key"]).apply(Sum("sum")).uid("sums").uid_was("events");
+    let error = env.build().err().unwrap().to_string();
+    assert!(error.contains("sums: its earlier uid events is one of today's uids"), "{error}");
+    let env = Environment::new();
+    let events = source(&env).uid("events");
+    events.key_by(&["key"]).apply(Sum("sum")).uid("sums").uid_was("old");
+    events.key_by(&["key"]).apply(Sum("sum")).uid("others").uid_was("old");
+    let error = env.build().err().unwrap().to_string();
+    assert!(error.contains("old is given as the earlier uid of both sums and others"), "{error}");
+}
+
+#[test]
+fn h7_an_operator_that_is_keyed_must_say_what_its_state_is() {
+    struct Forgetful;
+    impl OperatorFactory for Forgetful {
+        fn name(&self) -> String {
+            "forgetful".into()
+        }
+        fn create(&self) -> Result<Box<dyn Operator>> {
+            Err(crate::Error::internal("only planned"))
+        }
+        fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+            Ok(inputs.to_vec())
+        }
+        fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+            None
+        }
+        fn is_keyed(&self) -> bool {
+            true
+        }
+    }
+    let env = Environment::new();
+    source(&env).key_by(&["key"]).apply(Forgetful);
+    let error = env.build().err().unwrap().to_string();
+    assert!(error.contains("does not say what its state is"), "{error}");
 }
 
 #[test]

@@ -8,14 +8,14 @@ use arrow::array::RecordBatch;
 use super::instance::{Effects, Instance};
 use super::scratch::Scratch;
 use super::{HarnessBuilder, HarnessInput, HarnessSnapshot, PendingSnapshot};
-use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest, SnapshotSite};
+use crate::checkpoint::{Cancellation, CheckpointId, CheckpointStorage, Manifest, SnapshotSite};
 use crate::graph::Uid;
 use crate::metrics::Registry;
 use crate::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step, SubtaskInfo,
 };
 use crate::record::{Batch, EdgeSchema, Record, RecordBuilder, RecordReader};
-use crate::state::{RestoredState, StateBackend};
+use crate::state::{RestoredState, StateBackend, StateIdentity};
 use crate::time::{InputWatermarks, Micros, Watermark};
 use crate::{Context, Error, Result};
 
@@ -44,6 +44,7 @@ pub struct OperatorHarness {
     inputs: Vec<HarnessInput>,
     ended: Vec<bool>,
     outputs: Vec<EdgeSchema>,
+    identity: Option<StateIdentity>,
     site: Site,
     instances: Vec<Instance>,
     watermarks: InputWatermarks,
@@ -88,6 +89,7 @@ impl OperatorHarness {
             ended: vec![false; inputs.len()],
             inputs,
             outputs: factory.outputs(&edges)?,
+            identity: factory.identity(&edges),
             instances: Vec::new(),
             now,
             emitted: BTreeMap::new(),
@@ -101,6 +103,9 @@ impl OperatorHarness {
             passed_on: Watermark::MIN,
             site,
         };
+        if let Some(HarnessSnapshot { manifest, uid, .. }) = snapshot {
+            harness.check_identity(manifest.operators.get(uid).and_then(|held| held.identity.as_ref()))?;
+        }
         for subtask in 0..harness.site.parallelism {
             let Site { uid, parallelism, max_parallelism, .. } = &harness.site;
             let restored = match snapshot {
@@ -113,6 +118,17 @@ impl OperatorHarness {
         }
         harness.settle()?;
         Ok(harness)
+    }
+
+    /// Refuses the state of another operator, as a job does.
+    fn check_identity(&self, held: Option<&StateIdentity>) -> Result<()> {
+        let differences = held.zip(self.identity.as_ref()).map(|(held, own)| held.differences(own));
+        match differences {
+            Some(differences) if !differences.is_empty() => {
+                Err(Error::user(format!("the snapshot is of another state: {}", differences.join(", "))))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open_instance(
@@ -129,6 +145,7 @@ impl OperatorHarness {
             max_parallelism: self.site.max_parallelism,
             generation: self.generation,
             attempt: 1,
+            claim: "harness".into(),
         };
         let mut instance = Instance::new(factory.create()?, info.clone());
         let metrics = self.metrics.group(vec![("subtask", subtask.to_string())]);
@@ -410,7 +427,7 @@ impl OperatorHarness {
         let checkpoint = pending.checkpoint;
         let Site { uid, parallelism, max_parallelism, .. } = &self.site;
         let mut manifest = Manifest::new("harness", checkpoint, 0, *max_parallelism);
-        manifest.add_operator(uid, *parallelism);
+        manifest.add_operator(uid, *parallelism, self.identity.clone());
         for (instance, snapshot) in self.instances.iter().zip(pending.instances) {
             let subtask = instance.info.subtask;
             let site = SnapshotSite {
@@ -421,10 +438,11 @@ impl OperatorHarness {
                 subtask,
                 known: Arc::new(BTreeMap::new()),
                 scratch: self.site.backend.scratch(&format!("harness-{checkpoint}-{subtask}"))?,
+                cancelled: Cancellation::default(),
             };
-            let mut own = snapshot.parts;
-            for task in snapshot.tasks {
-                own.extend(task(&site)?);
+            let own = snapshot.make(&site)?;
+            if self.identity.is_none() && !own.is_empty() {
+                return Err(Error::internal("the operator adds state to a snapshot, and has no identity"));
             }
             manifest.add_parts(uid, subtask, own);
         }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod edge;
+mod footprint;
 mod typed;
 
 pub use batch::Batch;

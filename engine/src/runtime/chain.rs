@@ -6,7 +6,9 @@
 //! when the operator is done with it. Between two steps the task may look at its outputs, so the
 //! rows in memory are bounded by one step's.
 
-use super::EdgeWriter;
+use std::sync::Arc;
+
+use super::{Doing, EdgeWriter, TaskProbe};
 use crate::graph::Uid;
 use crate::metrics::Counter;
 use crate::operator::{Operator, OperatorContext, OutputIndex, Step};
@@ -31,6 +33,8 @@ pub struct ChainLink {
     pub name: String,
     /// The instance.
     pub operator: Box<dyn Operator>,
+    /// Whether it has said what its state is; without that it may add nothing to a checkpoint.
+    pub keeps_state: bool,
     /// Where its outputs go: by output index.
     pub targets: Vec<Vec<Target>>,
     /// Counts the rows that it takes.
@@ -108,6 +112,8 @@ pub struct Chain {
     open_inputs: usize,
     /// Which operators have forwarded the end of data: they are woken no more.
     ended: Vec<bool>,
+    /// Where it is said which operator is called.
+    probe: Arc<TaskProbe>,
 }
 
 impl Chain {
@@ -129,7 +135,14 @@ impl Chain {
             flushing_above: None,
             open_inputs: inputs,
             ended: vec![false; count],
+            probe: Arc::default(),
         }
+    }
+
+    /// Has `probe` know which operator is called.
+    pub fn show_on(&mut self, probe: Arc<TaskProbe>) {
+        probe.name_operators(self.links.iter().map(|link| format!("{} ({})", link.uid, link.name)).collect());
+        self.probe = probe;
     }
 
     /// The operators.
@@ -341,6 +354,7 @@ impl Chain {
         edges: &mut [EdgeWriter],
         event: impl FnOnce(&mut dyn Operator, &mut OperatorContext<'_>) -> Result<Step>,
     ) -> Result<()> {
+        self.probe.enter(Doing::Operator(index));
         let mut emitted = std::mem::take(&mut self.emitted);
         let link = &mut self.links[index];
         let mut cx =

@@ -19,7 +19,7 @@ use crate::record::Batch;
 pub struct ChannelBounds {
     /// Rows.
     pub rows_max: usize,
-    /// Bytes.
+    /// Bytes that the batches keep alive.
     pub bytes_max: usize,
 }
 
@@ -31,6 +31,9 @@ impl Default for ChannelBounds {
 
 /// How many rows a batch should have.
 pub const TARGET_ROWS: usize = 8_192;
+/// How many bytes a batch should have at most, with [`TARGET_ROWS`] rows or fewer: what a task has in
+/// its hands at a time is a few of them.
+pub const TARGET_BYTES: usize = 2 << 20;
 
 #[derive(Default)]
 struct Queue {
@@ -42,6 +45,9 @@ struct Queue {
     receiver: Option<Waker>,
     #[cfg(debug_assertions)]
     grammar: super::grammar::Grammar,
+    /// The changelog that it is part of, and which of its channels it is.
+    #[cfg(debug_assertions)]
+    changelog: Option<(Arc<super::Changelog>, usize)>,
 }
 
 /// A bounded queue between two tasks.
@@ -54,6 +60,12 @@ impl Channel {
     /// An empty channel.
     pub fn new(bounds: ChannelBounds) -> Arc<Channel> {
         Arc::new(Channel { bounds, queue: Mutex::new(Queue::default()) })
+    }
+
+    /// Has what is sent checked as channel `index` of a changelog.
+    #[cfg(debug_assertions)]
+    pub fn set_changelog(&self, changelog: Arc<super::Changelog>, index: usize) {
+        self.queue.lock().changelog = Some((changelog, index));
     }
 
     /// Says whom to wake when there is room.
@@ -80,6 +92,12 @@ impl Channel {
                     }
                     queue.rows += batch.row_count();
                     queue.bytes += batch.bytes();
+                    #[cfg(debug_assertions)]
+                    if let Some((changelog, index)) = &queue.changelog
+                        && let Err(breach) = changelog.accept(*index, batch)
+                    {
+                        debug_assert!(false, "channel: {breach}");
+                    }
                 }
                 Element::Watermark(later) => {
                     let later = *later;
@@ -133,15 +151,16 @@ impl Channel {
         queue.elements.pop_front()
     }
 
-    /// Takes the batches at the front, as many as fit into `rows_max` rows beside the first.
-    /// Empty when the front is not a batch.
+    /// Takes the batches at the front, as many as fit into `rows_max` rows and [`TARGET_BYTES`]
+    /// beside the first. Empty when the front is not a batch.
     pub fn take_batches(&self, rows_max: usize, into: &mut Vec<Batch>) {
         let waker = {
             let mut queue = self.queue.lock();
-            let mut rows = 0;
+            let (mut rows, mut bytes) = (0, 0);
             while let Some(Element::Batch(batch)) = queue.elements.front() {
                 rows += batch.row_count();
-                if rows > rows_max && !into.is_empty() {
+                bytes += batch.bytes();
+                if (rows > rows_max || bytes > TARGET_BYTES) && !into.is_empty() {
                     break;
                 }
                 if let Some(Element::Batch(batch)) = queue.elements.pop_front() {
@@ -154,6 +173,11 @@ impl Channel {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// What it may hold.
+    pub fn bounds(&self) -> ChannelBounds {
+        self.bounds
     }
 
     /// Whether anything is queued.
@@ -182,7 +206,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::time::Watermark;
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, UInt32Array};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn batch(rows: i64) -> Element {
@@ -205,6 +229,23 @@ mod tests {
         assert!(channel.try_receive().is_some());
         assert_eq!(woken.load(Ordering::SeqCst), 1);
         assert!(channel.try_send(batch(100)).is_none(), "one large batch is taken when no rows are queued");
+    }
+
+    #[test]
+    fn h8_long_strings_fill_a_channel_by_what_they_keep_alive() {
+        let channel = Channel::new(ChannelBounds { rows_max: 1 << 20, bytes_max: 8 << 20 });
+        let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..256).map(|_| "x".repeat(4096))));
+        let megabyte = Batch::new(RecordBatch::try_from_iter([("text", texts)]).unwrap());
+        // A thin share of the rows keeps all of them alive.
+        let share = megabyte.take(&UInt32Array::from(vec![7])).unwrap();
+        for batch in [megabyte, share] {
+            let sent = (0..64).take_while(|_| channel.try_send(Element::Batch(batch.clone())).is_none());
+            assert!((4..8).contains(&sent.count()));
+            let mut taken = Vec::new();
+            channel.take_batches(TARGET_ROWS, &mut taken);
+            assert_eq!(taken.len(), 1, "joined up to some bytes, not only to some rows");
+            while channel.try_receive().is_some() {}
+        }
     }
 
     #[test]

@@ -2,9 +2,14 @@
 //! back so that batches stay large at any fan-out, and holds what full channels refused.
 //!
 //! Costs per row of a hash edge: one modulo (one `and`, when the key groups are a power of two), one
-//! look into a table, one index push, and one `take` per column. Rows are never sorted. Shares of fewer than [`SHARE_ROWS_MIN`] rows wait, for at most
-//! [`BATCHES_KEPT_MAX`] batches; barrier, end and sleep flush them. A watermark waits with the
-//! rows that it follows, for a later watermark is the weaker promise.
+//! look into a table, one index push, and one `take` per column. Rows are never sorted. Shares of
+//! fewer than [`SHARE_ROWS_MIN`] rows wait, for at most [`BATCHES_KEPT_MAX`] batches, whoever gets
+//! their rows; barrier, end and sleep flush them. A watermark waits with the rows that it follows,
+//! for a later watermark is the weaker promise.
+//!
+//! What waits here or in a channel keeps little more alive than its rows, and a batch that is too
+//! large to wait is cut: so each target holds its channel's bytes, a share, and what one step of the
+//! chain emitted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use std::sync::Arc;
 use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
 
-use super::{Channel, Element};
+use super::{Channel, Element, TARGET_BYTES};
 use crate::checkpoint::CheckpointId;
 use crate::graph::Partitioner;
 use crate::operator::Waker;
@@ -23,6 +28,8 @@ use crate::{Error, Result};
 
 /// A share of at least so many rows leaves at once.
 const SHARE_ROWS_MIN: usize = 1_024;
+/// So does one of at least this part of the bytes that a batch may have.
+const SHARE_BYTES_PART: usize = 8;
 /// Shares wait for at most so many batches.
 const BATCHES_KEPT_MAX: usize = 8;
 
@@ -30,6 +37,7 @@ struct Target {
     channel: Arc<Channel>,
     kept: Vec<Batch>,
     kept_rows: usize,
+    kept_bytes: usize,
     /// What the channel refused, and what must not overtake it.
     outbox: VecDeque<Element>,
 }
@@ -41,6 +49,9 @@ pub struct EdgeWriter {
     owners: Vec<u32>,
     schema: SchemaRef,
     targets: Vec<Target>,
+    /// Bytes that a batch may keep alive where it waits.
+    bytes_max: usize,
+    /// Batches since the oldest row that is kept back.
     batches_kept: usize,
     watermark_kept: Option<Watermark>,
     next: usize,
@@ -58,11 +69,13 @@ impl EdgeWriter {
         first: usize,
     ) -> EdgeWriter {
         let indices = vec![Vec::new(); channels.len()];
+        let bounds = channels.iter().map(|channel| channel.bounds().bytes_max);
+        let bytes_max = bounds.min().map_or(TARGET_BYTES, |bytes_max| bytes_max.min(TARGET_BYTES));
         let targets = channels
             .into_iter()
             .map(|channel| {
                 channel.set_sender(waker.clone());
-                Target { channel, kept: Vec::new(), kept_rows: 0, outbox: VecDeque::new() }
+                Target { channel, kept: Vec::new(), kept_rows: 0, kept_bytes: 0, outbox: VecDeque::new() }
             })
             .collect::<Vec<_>>();
         let next = first % targets.len().max(1);
@@ -74,6 +87,7 @@ impl EdgeWriter {
             owners: groups.map(|group| group.subtask(parallelism, max_parallelism)).collect(),
             schema,
             targets,
+            bytes_max,
             batches_kept: 0,
             watermark_kept: None,
             next,
@@ -86,27 +100,25 @@ impl EdgeWriter {
     /// # Errors
     /// An internal error when a hash edge gets a batch without key hashes.
     pub fn write(&mut self, batch: Batch) -> Result<()> {
-        if self.targets.len() == 1 {
-            self.release_watermark();
-            self.targets[0].send(Element::Batch(batch));
-            return Ok(());
+        if batch.bytes() <= self.bytes_max {
+            return self.write_piece(batch);
         }
-        match self.partitioner {
-            Partitioner::Forward | Partitioner::Rebalance => {
-                self.release_watermark();
-                self.targets[self.next].send(Element::Batch(batch));
-                self.next = (self.next + 1) % self.targets.len();
-                Ok(())
-            }
-            Partitioner::Broadcast => {
-                self.release_watermark();
-                for target in &mut self.targets {
-                    target.send(Element::Batch(batch.clone()));
-                }
-                Ok(())
-            }
-            Partitioner::Hash => self.write_hashed(&batch),
+        batch.cut(self.bytes_max)?.into_iter().try_for_each(|piece| self.write_piece(piece))
+    }
+
+    fn write_piece(&mut self, batch: Batch) -> Result<()> {
+        if self.partitioner == Partitioner::Hash && self.targets.len() > 1 {
+            return self.write_hashed(&batch);
         }
+        self.release_watermark();
+        let element = Element::Batch(batch.compacted()?);
+        if self.partitioner == Partitioner::Broadcast {
+            self.targets.iter_mut().for_each(|target| target.send(element.clone()));
+        } else {
+            self.targets[self.next].send(element);
+            self.next = (self.next + 1) % self.targets.len();
+        }
+        Ok(())
     }
 
     fn write_hashed(&mut self, batch: &Batch) -> Result<()> {
@@ -122,7 +134,6 @@ impl EdgeWriter {
         } else {
             deal(hashes.values(), &mut self.indices, |hash| self.owners[(hash % groups) as usize]);
         }
-        let mut kept = false;
         for (target, indices) in self.targets.iter_mut().zip(&mut self.indices) {
             if indices.is_empty() {
                 continue;
@@ -135,19 +146,21 @@ impl EdgeWriter {
                 *indices = taken.into_parts().1.into_inner().into_vec().unwrap_or_default();
                 share
             };
-            target.kept_rows += share.row_count();
-            target.kept.push(share);
-            if target.kept_rows >= SHARE_ROWS_MIN {
+            target.keep(share.compacted()?);
+            if target.kept_rows >= SHARE_ROWS_MIN || target.kept_bytes >= self.bytes_max / SHARE_BYTES_PART {
                 target.flush(&self.schema)?;
-            } else {
-                kept = true;
             }
         }
-        self.batches_kept = if kept { self.batches_kept + 1 } else { 0 };
+        if self.targets.iter().all(|target| target.kept_rows == 0) {
+            self.batches_kept = 0;
+            self.release_watermark();
+            return Ok(());
+        }
+        self.batches_kept += 1;
         if self.batches_kept >= BATCHES_KEPT_MAX { self.flush() } else { Ok(()) }
     }
 
-    /// Sends what was kept back. Called before the task sleeps.
+    /// Sends what was kept back. Called before the task sleeps, for whatever reason.
     ///
     /// # Errors
     /// An internal error from joining batches.
@@ -233,11 +246,18 @@ impl Target {
         }
     }
 
+    /// Keeps rows back.
+    fn keep(&mut self, share: Batch) {
+        self.kept_rows += share.row_count();
+        self.kept_bytes += share.bytes();
+        self.kept.push(share);
+    }
+
     fn flush(&mut self, schema: &SchemaRef) -> Result<()> {
         if self.kept_rows > 0 {
             let joined = Batch::concat(schema, &self.kept)?;
             self.kept.clear();
-            self.kept_rows = 0;
+            (self.kept_rows, self.kept_bytes) = (0, 0);
             self.send(Element::Batch(joined));
         }
         Ok(())

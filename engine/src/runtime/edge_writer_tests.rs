@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use proptest::prelude::*;
 
@@ -81,6 +81,7 @@ impl Bench {
                 self.written.extend((first..).zip(hashes).map(row));
                 self.batches += 1;
                 self.writer.write(batch).unwrap();
+                self.check_kept();
             }
             Step::Watermark => {
                 self.controls += 1;
@@ -96,6 +97,19 @@ impl Bench {
             Step::Read(target, count) => self.read(target % self.channels.len(), *count),
         }
         self.writer.drain();
+    }
+
+    /// No row is kept back for long, and no watermark without a row.
+    fn check_kept(&self) {
+        let kept = self.writer.targets.iter().flat_map(|target| &target.kept);
+        let rows = kept.flat_map(|batch| batch.records().column(0).as_primitive::<Int64Type>().values());
+        let Some(&oldest) = rows.min() else {
+            assert_eq!(self.writer.watermark_kept, None, "it waits for nothing");
+            return;
+        };
+        let (.., batch) = self.written.iter().find(|(what, ..)| *what == Seen::Row(oldest)).unwrap();
+        let since = self.batches - batch;
+        assert!(since < BATCHES_KEPT_MAX, "row {oldest} has waited for {since} batches");
     }
 
     fn read(&mut self, target: usize, count: usize) {
@@ -170,6 +184,55 @@ impl Bench {
             });
             assert_eq!(promised, last, "target {target}: the last watermark");
         }
+    }
+}
+
+#[test]
+fn rows_and_watermark_wait_for_some_batches_only_though_others_get_all_that_follows() {
+    let mut bench = Bench::new(Partitioner::Hash, 2, 2, 100_000);
+    let (few, many) = (Step::Write(vec![0]), Step::Write(vec![1; SHARE_ROWS_MIN]));
+    bench.step(&few);
+    bench.step(&Step::Watermark);
+    (0..BATCHES_KEPT_MAX).for_each(|_| bench.step(&many));
+    bench.read(0, 10);
+    assert_eq!(bench.read[0], [Seen::Row(0), Seen::Watermark(1)]);
+}
+
+#[test]
+fn h8_what_waits_at_an_edge_keeps_little_more_alive_than_its_rows() {
+    let bounds = ChannelBounds { rows_max: 1 << 20, bytes_max: 1 << 20 };
+    for partitioner in
+        [Partitioner::Hash, Partitioner::Rebalance, Partitioner::Broadcast, Partitioner::Forward]
+    {
+        let channels: Vec<_> = (0..8).map(|_| Channel::new(bounds)).collect();
+        let texts: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values((0..4_000).map(|row| format!("{row:0>4000}"))));
+        let whole = Batch::new(RecordBatch::try_from_iter([("text", texts)]).unwrap());
+        let whole = whole.with_key_hashes(UInt64Array::from_iter_values(0..4_000));
+        let waker = Waker::new(|| {});
+        let mut writer = EdgeWriter::new(partitioner, 128, whole.schema(), channels.clone(), &waker, 0);
+        // A filter has left one row in ten.
+        let few = UInt32Array::from_iter_values((0..4_000).step_by(10));
+        for batch in [whole.take(&few).unwrap(), whole] {
+            writer.write(batch).unwrap();
+        }
+        writer.flush().unwrap();
+        let (mut rows, mut bytes) = (0, 0);
+        loop {
+            while let Some(Element::Batch(batch)) = channels.iter().find_map(|channel| channel.try_receive())
+            {
+                rows += batch.row_count();
+                bytes += batch.bytes();
+                assert!(batch.bytes() <= (1 << 20) + 10_000, "{partitioner:?}: {}", batch.bytes());
+            }
+            writer.drain();
+            if channels.iter().all(|channel| channel.is_empty()) {
+                break;
+            }
+        }
+        let copies = if partitioner == Partitioner::Broadcast { 8 } else { 1 };
+        assert_eq!(rows, copies * 4_400, "{partitioner:?}");
+        assert!(bytes < rows * 4_000 * 5 / 4, "{partitioner:?}: {bytes}");
     }
 }
 

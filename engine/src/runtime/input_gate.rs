@@ -1,6 +1,8 @@
 //! The inputs of a task: fair choice between channels, the combined watermark, and the alignment
 //! of barriers.
 //!
+//! An input that has ended takes no part in the watermark: see [`InputWatermarks`].
+//!
 //! The rule: from the first barrier of a checkpoint on, a channel that has delivered it is not
 //! read until all others have; a channel past `End` counts as aligned. A barrier of a later
 //! checkpoint, or the news that it was aborted, ends an alignment. (Carbone et al., "Lightweight

@@ -6,6 +6,8 @@
 
 mod background;
 mod chain;
+#[cfg(debug_assertions)]
+mod changelog;
 mod channel;
 mod clock;
 mod edge_writer;
@@ -17,15 +19,18 @@ mod mailbox;
 mod source_head;
 mod task;
 mod task_environment;
+mod task_probe;
 mod task_snapshot;
 #[cfg(test)]
 mod task_tests;
 mod threaded;
 
-pub use background::{Background, Job, OnPanic, ThreadedBackground};
+pub use background::{Background, Job, OnPanic, Pool, ThreadedBackground};
 pub use chain::{Chain, ChainLink, Target};
-pub use channel::{Channel, ChannelBounds, TARGET_ROWS};
-pub use clock::{Clock, ManualClock, SystemClock};
+#[cfg(debug_assertions)]
+pub use changelog::Changelog;
+pub use channel::{Channel, ChannelBounds, TARGET_BYTES, TARGET_ROWS};
+pub use clock::{Clock, LOOK_EVERY, ManualClock, STEP_MIN, SystemClock};
 pub use edge_writer::EdgeWriter;
 pub use element::Element;
 pub use input_gate::{GateEvent, InputGate};
@@ -33,5 +38,6 @@ pub use mailbox::Mailbox;
 pub use source_head::{HeadEvent, SourceHead, SourceTime};
 pub use task::{Task, TaskPoll};
 pub use task_environment::{Head, Opener, Reports, TaskEnvironment, TaskMetrics};
+pub use task_probe::{Doing, TaskProbe};
 pub(crate) use threaded::panic_message;
 pub use threaded::{TaskRunner, TaskSlot, ThreadedRunner};

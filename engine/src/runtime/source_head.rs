@@ -2,7 +2,8 @@
 //!
 //! The rule: the task's watermark is the minimum over the active splits. Until the first
 //! assignment (an empty one too) the reader counts as active, so that nothing overtakes splits
-//! that are still to come; afterwards a reader without splits is idle, unless it holds.
+//! that are still to come; afterwards a reader without splits is idle, unless it holds. A split is
+//! idle by time only when it was asked all the while and had nothing: see [`Silence`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,14 +18,13 @@ use crate::record::{Batch, time_values};
 use crate::source::{
     ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitActivity, SplitId, SplitRun, SplitState,
 };
-use crate::time::{Micros, RisingWatermark, SplitWatermark, Watermark, WatermarkStrategy};
+use crate::time::{Micros, RisingWatermark, Silence, SplitWatermark, Watermark, WatermarkStrategy};
 use crate::{Context, Result};
 
 struct Split {
     watermark: SplitWatermark,
     activity: SplitActivity,
-    /// Processing time of the last rows, moved on while the task was blocked.
-    rows_at: Micros,
+    silence: Silence,
 }
 
 /// How a source's rows get their event time.
@@ -129,14 +129,17 @@ impl SourceHead {
     pub fn add_splits(&mut self, splits: Vec<SplitState>, now: Micros) -> Result<()> {
         self.assigned = true;
         for split in &splits {
-            let fresh =
-                Split { watermark: SplitWatermark::default(), activity: SplitActivity::Active, rows_at: now };
+            let fresh = Split {
+                watermark: SplitWatermark::default(),
+                activity: SplitActivity::Active,
+                silence: Silence::new(now),
+            };
             self.splits.insert(split.id.clone(), fresh);
         }
         if !splits.is_empty() {
             self.with_reader(now, |reader, cx| reader.add_splits(splits, cx))?;
         }
-        self.combine(now);
+        self.combine();
         Ok(())
     }
 
@@ -146,10 +149,10 @@ impl SourceHead {
     }
 
     /// No split follows.
-    pub fn no_more_splits(&mut self, now: Micros) {
+    pub fn no_more_splits(&mut self) {
         self.assigned = true;
         self.reader.no_more_splits();
-        self.combine(now);
+        self.combine();
     }
 
     /// A message of the enumerator.
@@ -183,7 +186,7 @@ impl SourceHead {
             }
             let retire = |split| Retired { split, given_back: true, since: None };
             self.retired.extend(released.into_iter().map(retire));
-            self.combine(now);
+            self.combine();
         }
         let mut all = self.reader.snapshot(checkpoint)?;
         for retired in &mut self.retired {
@@ -201,13 +204,6 @@ impl SourceHead {
     pub fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.retired.retain(|retired| retired.since.is_none_or(|since| since > checkpoint));
         self.reader.checkpoint_completed(checkpoint)
-    }
-
-    /// The task was blocked for `blocked` microseconds: splits are not idle for that.
-    pub fn excuse(&mut self, blocked: Micros) {
-        for split in self.splits.values_mut() {
-            split.rows_at += blocked;
-        }
     }
 
     /// The next event; polls the reader when nothing is left from the last poll.
@@ -245,11 +241,12 @@ impl SourceHead {
                     self.pending.push_back(HeadEvent::EndOfData);
                 }
                 ReaderStatus::Waiting(until) => {
-                    let idle_check = self.combine_waiting(now);
+                    let ask_at = self.all_asked(now);
                     if self.pending.is_empty() {
-                        return Ok(HeadEvent::Waiting(earliest(until, idle_check)));
+                        return Ok(HeadEvent::Waiting(earliest(until, ask_at)));
                     }
                 }
+                ReaderStatus::Paused(until) => return Ok(HeadEvent::Waiting(Some(until))),
             }
         }
     }
@@ -277,24 +274,35 @@ impl SourceHead {
                 let batch = self.with_time(batch)?;
                 self.observe(&batch, &runs, now)?;
                 self.pending.push_back(HeadEvent::Batch(0, batch));
-                self.combine(now);
+                self.combine();
             }
             ReaderEffect::Side(output, batch) => self.pending.push_back(HeadEvent::Batch(output, batch)),
+            ReaderEffect::Asked(splits) => {
+                if let Some(idle_after) = self.idle_after() {
+                    for split in splits {
+                        if let Some(split) = self.splits.get_mut(&split) {
+                            split.silence.asked(now, idle_after);
+                        }
+                    }
+                    self.combine();
+                }
+            }
             ReaderEffect::Activity(split, activity) => {
                 if let Some(split) = self.splits.get_mut(&split) {
                     split.activity = activity;
+                    split.silence.end(now);
                 }
-                self.combine(now);
+                self.combine();
             }
             ReaderEffect::Hold(held) => {
                 self.held = held;
-                self.combine(now);
+                self.combine();
             }
             ReaderEffect::SplitFinished(split) => {
                 self.splits.remove(&split.id);
                 self.retired.push(Retired { split: split.clone(), given_back: false, since: None });
                 self.pending.push_back(HeadEvent::SplitFinished(split));
-                self.combine(now);
+                self.combine();
             }
             ReaderEffect::Message(message) => self.pending.push_back(HeadEvent::Message(message)),
         }
@@ -317,7 +325,7 @@ impl SourceHead {
         let mut row = 0;
         for run in runs {
             if let Some(split) = self.splits.get_mut(&run.split) {
-                split.rows_at = now;
+                split.silence.end(now);
                 if let Some((times, strategy)) = &times {
                     let slice = times.slice(row, run.rows);
                     if let Some(time_max) = arrow::compute::max(&slice) {
@@ -330,29 +338,35 @@ impl SourceHead {
         Ok(())
     }
 
-    fn is_active(&self, split: &Split, now: Micros) -> bool {
+    fn idle_after(&self) -> Option<Micros> {
+        self.time.as_ref()?.strategy.idle_after
+    }
+
+    fn is_active(&self, split: &Split) -> bool {
         match split.activity {
             SplitActivity::Held => true,
             SplitActivity::Idle => false,
             SplitActivity::Active => {
-                let idle_after = self.time.as_ref().and_then(|time| time.strategy.idle_after);
-                idle_after.is_none_or(|idle_after| now - split.rows_at < idle_after)
+                self.idle_after().is_none_or(|idle_after| !split.silence.is_idle(idle_after))
             }
         }
     }
 
-    /// Combines when the reader has nothing. Returns when the next split becomes idle.
-    fn combine_waiting(&mut self, now: Micros) -> Option<Micros> {
-        self.combine(now);
-        let idle_after = self.time.as_ref()?.strategy.idle_after?;
-        let next = self.splits.values().filter(|split| split.activity == SplitActivity::Active);
-        next.map(|split| split.rows_at + idle_after).filter(|&at| at > now).min()
+    /// No split has anything. Returns when they are to be asked again, for their silence to count.
+    fn all_asked(&mut self, now: Micros) -> Option<Micros> {
+        let idle_after = self.idle_after()?;
+        let mut ask_at = None;
+        for split in self.splits.values_mut().filter(|split| split.activity == SplitActivity::Active) {
+            split.silence.asked(now, idle_after);
+            ask_at = earliest(ask_at, split.silence.ask_at(now, idle_after));
+        }
+        self.combine();
+        ask_at
     }
 
-    fn combine(&mut self, now: Micros) {
+    fn combine(&mut self) {
         let held = self.held || !self.assigned;
-        let lowest =
-            self.splits.values().filter(|s| self.is_active(s, now)).map(|s| s.watermark.current()).min();
+        let lowest = self.splits.values().filter(|s| self.is_active(s)).map(|s| s.watermark.current()).min();
         let idle = !held && lowest.is_none() && !self.finished;
         if idle != self.idle {
             self.idle = idle;
@@ -372,3 +386,7 @@ fn earliest(a: Option<Micros>, b: Option<Micros>) -> Option<Micros> {
         (a, b) => a.or(b),
     }
 }
+
+#[cfg(test)]
+#[path = "source_head_tests.rs"]
+mod tests;

@@ -25,12 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chain::Chain;
+use super::clock::Now;
 use super::input_gate::GateEvent;
 use super::source_head::HeadEvent;
 use super::task_environment::{Head, Opener, TaskEnvironment, TaskMetrics};
-use super::task_snapshot::TaskSnapshot;
-use super::{EdgeWriter, Element, Mailbox};
-use crate::checkpoint::{CheckpointId, FileHandle};
+use super::task_snapshot::{TaskSnapshot, Uploader};
+use super::{Doing, EdgeWriter, Element, Mailbox};
+use crate::checkpoint::{CancelOnDrop, Cancellation, CheckpointId, FileHandle};
 use crate::cluster::{FromTask, TaskId, ToTask};
 use crate::operator::OutputIndex;
 use crate::time::Micros;
@@ -44,7 +45,7 @@ const STEPS_PER_POLL_MAX: usize = 64;
 pub enum TaskPoll {
     /// There is more to do.
     Ready,
-    /// Poll again when woken, or at this processing time.
+    /// Poll again when woken, or at this monotonic time.
     Waiting(Option<Micros>),
     /// The task is over.
     Finished,
@@ -88,10 +89,12 @@ pub struct Task {
     passing: Option<Passing>,
     /// The newest checkpoint that is known to be aborted.
     aborted: Option<CheckpointId>,
+    /// Checkpoints whose outcome is not known here: their uploads end with an abort, and with the task.
+    uploads: BTreeMap<CheckpointId, CancelOnDrop>,
     data_ended: bool,
     finishing: bool,
     finished: bool,
-    blocked_since: Option<Micros>,
+    polled_at: Option<Now>,
     metrics: TaskMetrics,
 }
 
@@ -117,10 +120,11 @@ impl Task {
             passed: None,
             passing: None,
             aborted: None,
+            uploads: BTreeMap::new(),
             data_ended: false,
             finishing: false,
             finished: false,
-            blocked_since: None,
+            polled_at: None,
             metrics,
         }
     }
@@ -139,14 +143,21 @@ impl Task {
     /// # Errors
     /// What an operator, a reader or an edge failed with; the task is over.
     pub fn poll(&mut self) -> Result<TaskPoll> {
+        let probe = self.metrics.probe.clone();
         if let Some(opener) = self.opener.take() {
-            let (head, chain, edges) = opener()?;
+            probe.set(Doing::Opening, self.environment.clock.monotonic());
+            let (head, mut chain, edges) = opener()?;
+            chain.show_on(probe);
             self.body = Some(Body { head, chain, edges });
             self.report(FromTask::Running);
             return Ok(TaskPoll::Ready);
         }
         let Some(mut body) = self.body.take() else { return Ok(TaskPoll::Finished) };
+        probe.set(Doing::Moving, self.environment.clock.monotonic());
         let polled = self.poll_body(&mut body);
+        if let Ok(TaskPoll::Waiting(_)) = polled {
+            probe.set(Doing::Waiting, self.environment.clock.monotonic());
+        }
         if !self.finished {
             self.body = Some(body);
         }
@@ -154,22 +165,24 @@ impl Task {
     }
 
     fn poll_body(&mut self, body: &mut Body) -> Result<TaskPoll> {
-        let now = self.environment.clock.now();
+        // What lasts is measured in monotonic time; what operators ask for is a processing time.
+        let times = Now::of(self.environment.clock.as_ref());
+        let now = times.monotonic;
+        if self.polled_at.replace(times).is_some_and(|earlier| times.is_stepped_since(earlier)) {
+            // The system's clock was set: who waits for a time looks again.
+            self.operators_woken.store(true, Ordering::Release);
+        }
         if !self.obey(body, now)? {
             self.finished = true;
             return Ok(TaskPoll::Finished);
         }
         if !drain(&mut body.edges) {
-            self.blocked_since.get_or_insert(now);
+            // Whoever is not full gets what is there for it.
+            flush(&mut body.edges)?;
             return Ok(TaskPoll::Waiting(None));
         }
-        if let Some(since) = self.blocked_since.take()
-            && let Head::Source(head) = &mut body.head
-        {
-            head.excuse(now - since);
-        }
         if body.chain.is_parked() {
-            return self.poll_parked(body, now);
+            return self.poll_parked(body);
         }
         if body.chain.is_flushed()
             && let Some(passing) = self.passing.take()
@@ -179,7 +192,7 @@ impl Task {
         }
         if !body.chain.is_done() {
             for _ in 0..STEPS_PER_POLL_MAX {
-                body.chain.step(now, &mut body.edges)?;
+                body.chain.step(times.now, &mut body.edges)?;
                 if self.passing.is_none() && body.chain.is_interruptible() && !self.interrupt(body, now)? {
                     self.finished = true;
                     return Ok(TaskPoll::Finished);
@@ -196,7 +209,7 @@ impl Task {
             body.chain.push_wake();
             return Ok(TaskPoll::Ready);
         }
-        if body.chain.push_due(now) {
+        if body.chain.push_due(times.now) {
             return Ok(TaskPoll::Ready);
         }
         let wait = match &mut body.head {
@@ -207,25 +220,21 @@ impl Task {
         if self.finished {
             return Ok(TaskPoll::Finished);
         }
-        for edge in &mut body.edges {
-            edge.flush()?;
-        }
+        flush(&mut body.edges)?;
         if !drain(&mut body.edges) {
             return Ok(TaskPoll::Ready);
         }
-        Ok(TaskPoll::Waiting([until, body.chain.wake_at()].into_iter().flatten().min()))
+        let look_at = body.chain.wake_at().map(|at| times.look_at(at));
+        Ok(TaskPoll::Waiting([until, look_at].into_iter().flatten().min()))
     }
 
     /// An operator waits for work elsewhere: what it emitted leaves, and nothing comes.
-    fn poll_parked(&mut self, body: &mut Body, now: Micros) -> Result<TaskPoll> {
+    fn poll_parked(&mut self, body: &mut Body) -> Result<TaskPoll> {
         if self.operators_woken.swap(false, Ordering::AcqRel) {
             body.chain.unpark();
             return Ok(TaskPoll::Ready);
         }
-        for edge in &mut body.edges {
-            edge.flush()?;
-        }
-        self.blocked_since.get_or_insert(now);
+        flush(&mut body.edges)?;
         Ok(TaskPoll::Waiting(None))
     }
 
@@ -258,7 +267,7 @@ impl Task {
         body: &mut Body,
     ) {
         body.chain.push_flush();
-        let since = self.environment.clock.now();
+        let since = self.environment.clock.monotonic();
         self.passing = Some(Passing::Barrier { checkpoint, known, since });
     }
 
@@ -278,6 +287,7 @@ impl Task {
                 }
                 (ToTask::Completed(checkpoint), head) => {
                     self.known.retain(|&other, _| other > checkpoint);
+                    self.uploads.retain(|&other, _| other > checkpoint);
                     if let Head::Source(head) = head {
                         head.checkpoint_completed(checkpoint)?;
                     }
@@ -290,6 +300,7 @@ impl Task {
                 (ToTask::Aborted(checkpoint), head) => {
                     self.triggered.retain(|(other, _)| *other != checkpoint);
                     self.known.remove(&checkpoint);
+                    self.uploads.remove(&checkpoint);
                     self.aborted = self.aborted.max(Some(checkpoint));
                     if let Head::Gate(gate) = head {
                         gate.abort(checkpoint);
@@ -303,7 +314,7 @@ impl Task {
                 (ToTask::Finish, _) => self.finishing = true,
                 (ToTask::AssignSplits(splits), Head::Source(head)) => head.add_splits(splits, now)?,
                 (ToTask::ReleaseSplits(splits), Head::Source(head)) => head.release_at_barrier(splits),
-                (ToTask::NoMoreSplits, Head::Source(head)) => head.no_more_splits(now),
+                (ToTask::NoMoreSplits, Head::Source(head)) => head.no_more_splits(),
                 (ToTask::SourceMessage(message), Head::Source(head)) => head.message(&message, now)?,
                 (command, Head::Gate(_)) => {
                     return Err(Error::internal(format!("a task without a source got {command:?}")));
@@ -365,10 +376,9 @@ impl Task {
             }
         }
         if held {
-            // Splits are not idle for that: see above where the task goes on.
-            self.blocked_since.get_or_insert(now);
             return Ok(Some(None));
         }
+        self.metrics.probe.enter(Doing::Reading);
         match head.next_event(now)? {
             HeadEvent::Batch(output, batch) => {
                 body.chain.push_source_batch(OutputIndex(output), batch, &mut body.edges)?;
@@ -456,26 +466,25 @@ impl Task {
         since: Micros,
         body: &mut Body,
     ) -> Result<()> {
-        let now = self.environment.clock.now();
+        let now = self.environment.clock.monotonic();
+        self.metrics.probe.enter(Doing::Freezing);
         let frozen = TaskSnapshot::freeze(checkpoint, &mut body.head, &mut body.chain, now);
         for edge in &mut body.edges {
             edge.barrier(checkpoint)?;
         }
-        self.metrics.pause.set(self.environment.clock.now() - since);
+        self.metrics.pause.set(self.environment.clock.monotonic() - since);
         match frozen {
             Ok(frozen) => {
-                let (environment, id) = (self.environment.clone(), self.id.clone());
-                let (finished, written) = (self.data_ended, self.metrics.written.clone());
-                let upload = move || {
-                    let message = frozen.upload(&environment, &id, &known, finished, &written);
-                    (environment.reports)(id, message);
-                };
-                let name = format!("snapshot {checkpoint} {}", self.id);
-                let (reports, id) = (self.environment.reports.clone(), self.id.clone());
-                let on_panic = move |reason| {
-                    reports(id, FromTask::Declined { checkpoint, reason, written: Vec::new() });
-                };
-                self.environment.background.spawn(&name, Box::new(upload), Box::new(on_panic));
+                let cancelled = Cancellation::default();
+                self.uploads.insert(checkpoint, CancelOnDrop(cancelled.clone()));
+                frozen.upload(Uploader {
+                    environment: self.environment.clone(),
+                    id: self.id.clone(),
+                    known,
+                    finished: self.data_ended,
+                    written_bytes: self.metrics.written.clone(),
+                    cancelled,
+                });
             }
             Err(error) => {
                 tracing::warn!(task = %self.id, %checkpoint, %error, "checkpoint declined");
@@ -491,6 +500,10 @@ fn drain(edges: &mut [EdgeWriter]) -> bool {
     // Each is tried, also behind one that is blocked.
     let blocked = edges.iter_mut().filter_map(|edge| (!edge.drain()).then_some(())).count();
     blocked == 0
+}
+
+fn flush(edges: &mut [EdgeWriter]) -> Result<()> {
+    edges.iter_mut().try_for_each(EdgeWriter::flush)
 }
 
 fn send_idle(edges: &mut [EdgeWriter], idle: bool) -> Result<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::chain::Chain;
 use super::source_head::SourceHead;
-use super::{Background, Clock, EdgeWriter, InputGate};
+use super::{Background, Clock, EdgeWriter, InputGate, TaskProbe};
 use crate::Result;
 use crate::checkpoint::CheckpointStorage;
 use crate::cluster::{FromTask, TaskId};
@@ -51,6 +51,8 @@ pub struct TaskMetrics {
     pub pause: Gauge,
     /// Bytes that its snapshots have written, those of checkpoints that came to nothing too.
     pub written: Counter,
+    /// What it is doing.
+    pub probe: Arc<TaskProbe>,
 }
 
 impl TaskMetrics {
@@ -61,6 +63,7 @@ impl TaskMetrics {
             pause: group.gauge("checkpoint_pause_us", "How long the last barrier stopped the task."),
             written: group
                 .counter("checkpoint_written_bytes_total", "Bytes written by the task's snapshots."),
+            probe: Arc::default(),
         }
     }
 }

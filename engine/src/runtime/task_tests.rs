@@ -16,7 +16,7 @@ use crate::metrics::Registry;
 use crate::operator::{Operator, OperatorContext, OperatorSnapshot, Step, Waker};
 use crate::record::Batch;
 use crate::state::MapBackend;
-use crate::time::Watermark;
+use crate::time::{self, Micros, Watermark};
 
 const FIRST: CheckpointId = CheckpointId { generation: 1, number: 1 };
 const SECOND: CheckpointId = CheckpointId { generation: 1, number: 2 };
@@ -38,7 +38,7 @@ impl Operator for Scribe {
             heard.lock().push(format!("knows {}", site.known.len()));
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(task)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(task)], ..OperatorSnapshot::default() })
     }
 
     fn checkpoint_aborted(&mut self, checkpoint: CheckpointId) -> Result<()> {
@@ -50,7 +50,7 @@ impl Operator for Scribe {
 struct AtOnce;
 
 impl Background for AtOnce {
-    fn spawn(&self, _name: &str, job: Job, _on_panic: OnPanic) {
+    fn spawn(&self, _pool: Pool, _name: &str, job: Job, _on_panic: OnPanic) {
         job();
     }
 }
@@ -67,10 +67,21 @@ fn task(
     from: Arc<Channel>,
     to: Option<Arc<Channel>>,
 ) -> Task {
+    task_at(ManualClock::new(0), operator, mailbox, from, to)
+}
+
+/// The same with a clock that the test moves.
+fn task_at(
+    clock: ManualClock,
+    operator: Box<dyn Operator>,
+    mailbox: Arc<Mailbox>,
+    from: Arc<Channel>,
+    to: Option<Arc<Channel>>,
+) -> Task {
     let head = Uid::new("operator").unwrap();
     let id = TaskId { attempt: 1, chain: ChainId(0), subtask: 0, head: head.clone() };
     let environment = TaskEnvironment {
-        clock: Arc::new(ManualClock::new(0)),
+        clock: Arc::new(clock),
         background: Arc::new(AtOnce),
         reports: Arc::new(|_, _: FromTask| {}),
         storage: Arc::new(MemoryStorage::new()),
@@ -82,6 +93,7 @@ fn task(
     let opener: Opener = Box::new(move || {
         let waker = Waker::new(|| {});
         let link = ChainLink {
+            keeps_state: true,
             uid: head,
             name: "operator".into(),
             operator,
@@ -200,4 +212,68 @@ fn a_barrier_overtakes_a_long_firing_that_may_be_interrupted_and_nothing_else_do
 fn a_barrier_waits_for_a_firing_that_may_not_be_interrupted() {
     let elements = fired(false);
     assert_eq!((barrier_at(&elements), elements.len()), (1_002, 1_003));
+}
+
+/// Asks to be woken in 100 s of processing time, once, and writes down when it is.
+struct Alarm(Heard, Option<Micros>);
+
+impl Operator for Alarm {
+    fn process(&mut self, _: usize, _: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        let at = cx.now() + 100 * time::SECOND;
+        self.1 = Some(at);
+        cx.wake_at(at);
+        Ok(Step::Done)
+    }
+
+    fn wake(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        if self.1.take_if(|at| *at <= cx.now()).is_some() {
+            self.0.lock().push(format!("rings at {} s", cx.now() / time::SECOND));
+        }
+        Ok(Step::Done)
+    }
+}
+
+/// A task whose alarm was set at second 0, with its clock and what it writes down.
+fn alarmed() -> (Task, ManualClock, Heard) {
+    let (clock, heard) = (ManualClock::new(0), Heard::default());
+    let channel = Channel::new(ChannelBounds::default());
+    channel.try_send(Element::Batch(batch(1)));
+    let mailbox = Mailbox::new(Waker::new(|| {}));
+    let task = task_at(clock.clone(), Box::new(Alarm(heard.clone(), None)), mailbox, channel, None);
+    (task, clock, heard)
+}
+
+/// Drives a task as an executor does, until it waits for a time at or after `until`.
+fn drive(task: &mut Task, clock: &ManualClock, until: Micros) {
+    loop {
+        match task.poll().unwrap() {
+            TaskPoll::Ready => {}
+            TaskPoll::Waiting(Some(at)) if at < until => clock.advance_to(at),
+            TaskPoll::Waiting(_) => return clock.advance_to(until),
+            TaskPoll::Finished => panic!("it is over"),
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_forward_fires_the_timers_that_it_passes_over_once_and_soon() {
+    let (mut task, clock, heard) = alarmed();
+    drive(&mut task, &clock, 30 * time::SECOND);
+    assert!(heard.lock().is_empty());
+    clock.step(3_600 * time::SECOND);
+    drive(&mut task, &clock, 30 * time::SECOND + LOOK_EVERY + 1);
+    assert_eq!(heard.lock().len(), 1, "{:?}", heard.lock());
+    drive(&mut task, &clock, 300 * time::SECOND);
+    assert_eq!(heard.lock().len(), 1, "{:?}", heard.lock());
+}
+
+#[test]
+fn a_clock_that_is_set_back_fires_a_timer_when_it_comes_to_its_time_again_and_stops_nothing() {
+    let (mut task, clock, heard) = alarmed();
+    drive(&mut task, &clock, 90 * time::SECOND);
+    clock.step(-60 * time::SECOND);
+    drive(&mut task, &clock, 159 * time::SECOND);
+    assert!(heard.lock().is_empty(), "{:?}", heard.lock());
+    drive(&mut task, &clock, 171 * time::SECOND);
+    assert_eq!(*heard.lock(), ["rings at 100 s"]);
 }

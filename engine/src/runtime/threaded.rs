@@ -117,7 +117,7 @@ fn drive(mut task: Task, slot: &TaskSlot, clock: &dyn Clock) -> crate::Result<()
             TaskPoll::Ready => {}
             TaskPoll::Waiting(until) => {
                 let limit =
-                    until.map(|at| Duration::from_micros(u64::try_from(at - clock.now()).unwrap_or(0)));
+                    until.map(|at| Duration::from_micros(u64::try_from(at - clock.monotonic()).unwrap_or(0)));
                 slot.signal.sleep(limit);
             }
             TaskPoll::Finished => return Ok(()),

@@ -11,9 +11,12 @@
 //! Abandoned -> Written                  by the task, or by a later barrier's helper
 //! ```
 //!
-//! The task writes to the store only when no layer is pending or running; so a snapshot holds
+//! The rule: layers reach the store in the order of their barriers, one writer at a time. A helper
+//! writes nothing, not even an abandoned layer, before every earlier helper has ended or can no
+//! longer begin; the task writes only when no layer is pending or running. So a snapshot holds
 //! exactly what was known at its barrier, and an aborted one loses nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
@@ -23,7 +26,7 @@ use super::op_sink::{OpSink, Target};
 use super::store::KvSnapshotter;
 use super::table::FrozenUnits;
 use super::timer_overlay::TimerOverlay;
-use crate::checkpoint::{CheckpointId, SnapshotPart, SnapshotSite};
+use crate::checkpoint::{CheckpointId, SnapshotPart, SnapshotSite, SnapshotTask};
 use crate::{Context, Error, Result};
 
 /// How far a frozen layer is.
@@ -36,7 +39,35 @@ pub(super) enum Stage {
     Written,
 }
 
+/// What happens to a frozen layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// Its helper begins.
+    Claim,
+    /// A later barrier's helper wants to go on.
+    Overtake,
+    /// Its helper has written it and frozen the files.
+    Link,
+    /// Its helper broke off.
+    Abandon,
+    /// The task or a later helper has written it.
+    Write,
+}
+
 impl Stage {
+    /// What comes of an event; `None` where it changes nothing.
+    fn after(self, event: Event) -> Option<Stage> {
+        Some(match (self, event) {
+            (Stage::Pending, Event::Claim) => Stage::Running,
+            (Stage::Pending, Event::Overtake | Event::Abandon) | (Stage::Running, Event::Abandon) => {
+                Stage::Abandoned
+            }
+            (Stage::Running, Event::Link) => Stage::Linked,
+            (Stage::Abandoned, Event::Write) => Stage::Written,
+            _ => return None,
+        })
+    }
+
     /// Whether a helper may still write to the store for it.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Stage::Pending | Stage::Running)
@@ -70,9 +101,16 @@ impl FrozenLayer {
         *self.stage.lock()
     }
 
-    fn set_stage(&self, stage: Stage) {
-        *self.stage.lock() = stage;
+    /// Lets an event happen; answers whether it changed anything.
+    fn happen(&self, event: Event) -> bool {
+        let mut stage = self.stage.lock();
+        let Some(after) = stage.after(event) else { return false };
+        if after.is_stored() {
+            self.units.lock().clear();
+        }
+        *stage = after;
         self.changed.notify_all();
+        true
     }
 
     /// Waits until no helper writes for it any more.
@@ -83,107 +121,166 @@ impl FrozenLayer {
         }
     }
 
-    /// A later barrier's helper wants to go on: waits for one that runs, overtakes one that does
-    /// not. Afterwards the layer is stored or abandoned.
-    fn overtake(&self) {
-        let mut stage = self.stage.lock();
-        while *stage == Stage::Running {
-            self.changed.wait(&mut stage);
-        }
-        if *stage == Stage::Pending {
-            *stage = Stage::Abandoned;
-        }
+    /// How many parts it is written in.
+    fn parts(&self) -> usize {
+        self.units.lock().len() + 1
     }
 
-    /// Pending to running.
-    fn claim(&self) -> bool {
-        let mut stage = self.stage.lock();
-        let claimed = *stage == Stage::Pending;
-        if claimed {
-            *stage = Stage::Running;
+    /// Writes one part: the units of one state, or the timers.
+    fn write_part(&self, part: usize, sink: &mut OpSink<'_>) -> Result<()> {
+        let units = self.units.lock().get(part).cloned();
+        match units {
+            Some(units) => units.write(sink)?,
+            None => self.timers.write(sink)?,
         }
-        claimed
+        sink.flush()
     }
 
     /// Writes the layer, whole; again if it was written in part.
     pub(super) fn write(&self, sink: &mut OpSink<'_>) -> Result<()> {
-        for units in self.units.lock().iter() {
-            units.write(sink)?;
-        }
-        self.timers.write(sink)?;
-        sink.flush()
-    }
-
-    /// An abandoned layer is in the store now.
-    pub(super) fn set_written(&self) {
-        self.units.lock().clear();
-        self.set_stage(Stage::Written);
-    }
-}
-
-/// The helper's side of a frozen layer. Dropped before its files are frozen, it abandons it.
-pub(super) struct Flush {
-    pub(super) checkpoint: CheckpointId,
-    pub(super) layer: AbandonUnlessLinked,
-    /// Layers of earlier barriers that were not in the store when this one was frozen.
-    pub(super) earlier: Vec<Arc<FrozenLayer>>,
-    pub(super) snapshotter: Box<dyn KvSnapshotter>,
-    pub(super) key_groups: KeyGroupRange,
-    pub(super) meta: Vec<u8>,
-}
-
-impl Flush {
-    /// Writes what was frozen, freezes the store's files, uploads them.
-    pub(super) fn run(self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
-        let checkpoint = self.checkpoint;
-        let mut guard = self.layer;
-        let mut snapshotter = self.snapshotter;
-        guard.link(|layer| {
-            if !layer.claim() {
-                return Err(Error::external(format!(
-                    "checkpoint {checkpoint} was overtaken by a later one before its state was written"
-                )));
-            }
-            let mut sink = OpSink::new(Target::Snapshotter(snapshotter.as_mut()));
-            for earlier in &self.earlier {
-                earlier.overtake();
-                if !earlier.stage().is_stored() {
-                    earlier.write(&mut sink)?;
-                    earlier.set_written();
-                }
-            }
-            layer.write(&mut sink).context(|| "writing what the barrier froze".to_string())?;
-            snapshotter.freeze(site)
-        })?;
-        let handle = snapshotter.upload(site, self.key_groups, self.meta)?;
-        Ok(vec![SnapshotPart::Keyed(handle)])
-    }
-}
-
-/// Holds a layer until it is linked.
-pub(super) struct AbandonUnlessLinked(Option<Arc<FrozenLayer>>);
-
-impl AbandonUnlessLinked {
-    pub(super) fn new(layer: Arc<FrozenLayer>) -> Self {
-        AbandonUnlessLinked(Some(layer))
-    }
-
-    fn link(&mut self, write: impl FnOnce(&FrozenLayer) -> Result<()>) -> Result<()> {
-        let Some(layer) = &self.0 else { return Ok(()) };
-        write(layer)?;
-        layer.units.lock().clear();
-        layer.set_stage(Stage::Linked);
-        self.0 = None;
+        (0..self.parts()).try_for_each(|part| self.write_part(part, sink))?;
+        self.happen(Event::Write);
         Ok(())
     }
 }
 
+/// What a step of a helper came to.
+pub(super) enum FlushStep {
+    /// Something was done, and there is more to do.
+    More,
+    /// An earlier barrier's helper has to end first.
+    Blocked(Arc<FrozenLayer>),
+    /// Everything is in the store and the files are frozen.
+    Linked,
+}
+
+/// How far a helper is.
+enum Progress {
+    Unclaimed,
+    /// Waits for earlier helpers.
+    Claimed,
+    /// Writes this part of the first layer that is not stored.
+    Writing(usize),
+}
+
+/// The helper's side of a frozen layer. Dropped before its files are frozen, it abandons it.
+pub(super) struct Flush {
+    checkpoint: CheckpointId,
+    layer: AbandonUnlessLinked,
+    /// Layers of earlier barriers that were not in the store when this one was frozen.
+    earlier: VecDeque<Arc<FrozenLayer>>,
+    progress: Progress,
+    snapshotter: Box<dyn KvSnapshotter>,
+    key_groups: KeyGroupRange,
+    meta: Vec<u8>,
+}
+
+impl Flush {
+    pub(super) fn new(
+        checkpoint: CheckpointId,
+        layer: Arc<FrozenLayer>,
+        earlier: VecDeque<Arc<FrozenLayer>>,
+        snapshotter: Box<dyn KvSnapshotter>,
+        key_groups: KeyGroupRange,
+        meta: Vec<u8>,
+    ) -> Flush {
+        let layer = AbandonUnlessLinked(layer);
+        Flush { checkpoint, layer, earlier, progress: Progress::Unclaimed, snapshotter, key_groups, meta }
+    }
+
+    /// Writes what was frozen and freezes the store's files; what is left is to upload them.
+    pub(super) fn run(mut self, site: &SnapshotSite) -> Result<SnapshotTask> {
+        loop {
+            match self.step(site)? {
+                FlushStep::More => {}
+                FlushStep::Blocked(earlier) => earlier.wait_until_closed(),
+                FlushStep::Linked => return Ok(Box::new(move |site| self.upload(site))),
+            }
+        }
+    }
+
+    /// Does the next piece of the writing, without waiting.
+    pub(super) fn step(&mut self, site: &SnapshotSite) -> Result<FlushStep> {
+        match self.progress {
+            Progress::Unclaimed => {
+                if !self.layer.0.happen(Event::Claim) {
+                    return Err(Error::external(format!(
+                        "checkpoint {} was overtaken by a later one before its state was written",
+                        self.checkpoint
+                    )));
+                }
+                self.progress = Progress::Claimed;
+            }
+            Progress::Claimed => {
+                for earlier in &self.earlier {
+                    earlier.happen(Event::Overtake);
+                }
+                // All of them, before anything is written: one that still runs may be about to
+                // write a layer that lies before another one's.
+                if let Some(running) = self.earlier.iter().find(|earlier| earlier.stage().is_open()) {
+                    return Ok(FlushStep::Blocked(running.clone()));
+                }
+                self.earlier.retain(|earlier| !earlier.stage().is_stored());
+                self.progress = Progress::Writing(0);
+            }
+            Progress::Writing(part) => return self.write(part, site),
+        }
+        Ok(FlushStep::More)
+    }
+
+    fn write(&mut self, part: usize, site: &SnapshotSite) -> Result<FlushStep> {
+        let earlier = self.earlier.front();
+        let layer = earlier.unwrap_or(&self.layer.0);
+        if part < layer.parts() {
+            let mut sink = OpSink::new(Target::Snapshotter(self.snapshotter.as_mut()));
+            layer.write_part(part, &mut sink).context(|| "writing what a barrier froze".to_string())?;
+            self.progress = Progress::Writing(part + 1);
+            return Ok(FlushStep::More);
+        }
+        self.progress = Progress::Writing(0);
+        if let Some(earlier) = self.earlier.pop_front() {
+            earlier.happen(Event::Write);
+            return Ok(FlushStep::More);
+        }
+        self.snapshotter.freeze(site)?;
+        self.layer.0.happen(Event::Link);
+        Ok(FlushStep::Linked)
+    }
+
+    /// Uploads the frozen files.
+    pub(super) fn upload(self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
+        let handle = self.snapshotter.upload(site, self.key_groups, self.meta)?;
+        Ok(vec![SnapshotPart::Keyed(handle)])
+    }
+}
+
+/// Holds a layer, and abandons it unless it was linked.
+struct AbandonUnlessLinked(Arc<FrozenLayer>);
+
 impl Drop for AbandonUnlessLinked {
     fn drop(&mut self) {
-        if let Some(layer) = &self.0
-            && layer.stage().is_open()
-        {
-            layer.set_stage(Stage::Abandoned);
-        }
+        self.0.happen(Event::Abandon);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_written_once_and_only_when_nobody_else_can() {
+        let layer = FrozenLayer::new(Vec::new(), Arc::default());
+        assert!(!layer.happen(Event::Write), "its helper may still come");
+        assert!(layer.happen(Event::Overtake));
+        assert!(!layer.happen(Event::Claim), "its helper came too late");
+        assert!(layer.happen(Event::Write));
+        assert!(!layer.happen(Event::Abandon), "it stays in the store");
+        assert_eq!(layer.stage(), Stage::Written);
+        let layer = FrozenLayer::new(Vec::new(), Arc::default());
+        assert!(layer.happen(Event::Claim));
+        assert!(!layer.happen(Event::Overtake), "a running helper is waited for");
+        assert!(layer.happen(Event::Link));
+        assert!(!layer.happen(Event::Write) && !layer.happen(Event::Abandon));
+        assert_eq!(layer.stage(), Stage::Linked);
     }
 }

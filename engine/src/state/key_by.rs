@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use crate::record::{Batch, EdgeSchema, Mode};
+use crate::state::StateIdentity;
 use crate::state::key_encoding::hash_keys;
 
 /// Attaches the hash of the key columns to every batch.
@@ -31,8 +32,16 @@ impl OperatorFactory for KeyBy {
         true
     }
 
+    fn hashed_by(&self) -> Option<&[usize]> {
+        Some(&self.columns)
+    }
+
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(vec![single_input(inputs)?.clone()])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 
     fn describe(&self) -> String {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::current_key::CurrentKey;
-use super::frozen::{AbandonUnlessLinked, Flush, FrozenLayer};
+use super::frozen::{Flush, FrozenLayer};
 use super::key_group::KeyGroupRange;
 use super::list::{ListState, ListUnit};
 use super::map::MapState;
@@ -106,15 +106,13 @@ impl KeyedState {
         let owned = KeyGroupRange::of_subtask(info.subtask, info.parallelism, info.max_parallelism);
         let place = || format!("keyed state of {} ({}/{})", info.uid, info.subtask, info.parallelism);
         let meta = StateMeta::restored(cx.restored.keyed(), info.max_parallelism).context(place)?;
-        let job: String =
-            info.job.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(64).collect();
         let site = StoreSite {
             uid: &info.uid,
             subtask: info.subtask,
             key_groups: owned,
             restored: cx.restored,
             storage: cx.storage.as_ref(),
-            unique: format!("{job}-{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt),
+            unique: info.instance_name(),
         };
         let store = cx.backend.open(&site).context(place)?;
         let restored = cx.restored.keyed().next().is_some();
@@ -210,24 +208,27 @@ impl KeyedState {
     /// # Errors
     /// None in practice.
     pub fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
+        let flush = self.freeze(checkpoint)?;
+        Ok(OperatorSnapshot {
+            flushes: vec![Box::new(move |site| flush.run(site))],
+            ..OperatorSnapshot::default()
+        })
+    }
+
+    pub(super) fn freeze(&mut self, checkpoint: CheckpointId) -> Result<Flush> {
         self.reap();
         let meta = self.meta.to_bytes(self.core.epoch + 1, self.core.max_parallelism)?;
         let units = self.tables.iter_mut().map(|table| table.freeze(self.core.epoch)).collect();
         let timers = Arc::new(std::mem::take(&mut self.timers));
         self.core.epoch += 1;
         let layer = Arc::new(FrozenLayer::new(units, timers));
-        let flush = Flush {
-            checkpoint,
-            layer: AbandonUnlessLinked::new(Arc::clone(&layer)),
-            earlier: self.core.frozen.clone(),
-            snapshotter: self.core.store.snapshotter(),
-            key_groups: self.core.owned,
-            meta,
-        };
+        let earlier = self.core.frozen.iter().cloned().collect();
+        let snapshotter = self.core.store.snapshotter();
+        let flush = Flush::new(checkpoint, layer.clone(), earlier, snapshotter, self.core.owned, meta);
         self.core.frozen.push(layer);
         self.cache_bytes.set(self.bytes() as i64);
         self.store_bytes.set(self.core.store.bytes() as i64);
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| flush.run(site))] })
+        Ok(flush)
     }
 
     /// The checkpoint was published.
@@ -272,7 +273,9 @@ impl KeyedState {
     }
 
     fn bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.bytes()).sum::<usize>() + self.timers.bytes()
+        let tables = self.tables.iter().map(|table| table.bytes());
+        let frozen_timers = self.core.frozen.iter().map(|layer| layer.timers.bytes());
+        tables.chain(frozen_timers).sum::<usize>() + self.timers.bytes()
     }
 
     fn dirty_bytes(&self) -> usize {
@@ -385,7 +388,6 @@ impl KeyedState {
         for layer in &self.core.frozen {
             if !layer.stage().is_stored() {
                 layer.write(&mut OpSink::new(Target::Store(self.core.store.as_mut())))?;
-                layer.set_written();
             }
         }
         self.reap();

@@ -159,7 +159,7 @@ fn is_owned(key: &[u8], owned: KeyGroupRange) -> bool {
 }
 
 fn load(bytes: &[u8], owned: KeyGroupRange, maps: &mut Maps) -> Result<()> {
-    let damaged = || Error::external("not a snapshot of a state in memory").permanent();
+    let damaged = || Error::damaged("not a snapshot of a state in memory");
     let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(damaged)?;
     while let Some((&family, after)) = rest.split_first() {
         let map = maps.0.get_mut(usize::from(family)).ok_or_else(damaged)?;

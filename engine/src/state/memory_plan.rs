@@ -41,7 +41,7 @@ pub struct MemoryRequest {
     /// Files that are uploaded at the same time.
     pub uploads: u64,
     /// What operators hold beside their state, all instances together: the weights and scratch of
-    /// tensor transforms.
+    /// tensor transforms, the row groups of Parquet files.
     pub operator_bytes: u64,
 }
 
@@ -135,7 +135,7 @@ impl MemoryPlan {
         [
             ("program", self.base_bytes, 1),
             ("reserve", self.reserve_bytes, 1),
-            ("tensor transforms", request.operator_bytes, 1),
+            ("operators beside state", request.operator_bytes, 1),
             ("state: caches of values", self.cache_bytes_per_instance, request.keyed_instances),
             ("state: block cache", self.block_cache_bytes, 1),
             ("state: write buffers", self.write_buffer_bytes, 1),
@@ -201,7 +201,7 @@ mod tests {
         });
         let text = plan.unwrap().to_string();
         assert!(text.starts_with("memory: 256.0 MiB\n"), "{text}");
-        assert!(text.contains("tensor transforms           100.0 MiB"), "{text}");
+        assert!(text.contains("operators beside state      100.0 MiB"), "{text}");
         assert!(text.contains("state: block cache"), "{text}");
         assert!(!text.contains("kafka"), "{text}");
     }

@@ -19,7 +19,10 @@ const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
 /// indexes and filters, which are read one part at a time. A filter of a whole file would be larger
 /// than a shard of a small cache, never stay in it, and be read again by each look-up.
 const BLOCK_BYTES: usize = 4 * 1024;
-const METADATA_BLOCK_BYTES: usize = 4 * 1024;
+const METADATA_BLOCK_BYTES: usize = 8 * 1024;
+/// Keys of an index that are stored as what differs from the one before: the upper part of an index
+/// stays in memory, and long keys with a long beginning in common would fill it.
+const INDEX_RESTART_INTERVAL: i32 = 16;
 /// The block cache has at most 64 shards, of no fewer bytes than this.
 const CACHE_SHARD_BYTES_MIN: usize = 8 << 20;
 const CACHE_SHARD_BITS_MAX: u32 = 6;
@@ -94,7 +97,7 @@ impl RocksConfig {
 pub(super) struct Shared {
     pub(super) config: RocksConfig,
     cache: Cache,
-    write_buffers: WriteBufferManager,
+    pub(super) write_buffers: WriteBufferManager,
 }
 
 impl Shared {
@@ -148,6 +151,7 @@ impl Shared {
         table.set_block_cache(&self.cache);
         table.set_block_size(BLOCK_BYTES);
         table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+        table.set_index_block_restart_interval(INDEX_RESTART_INTERVAL);
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);
         table.set_pin_top_level_index_and_filter(true);

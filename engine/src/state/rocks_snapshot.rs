@@ -1,4 +1,4 @@
-//! A snapshot of one RocksDB instance: flush, hard links, incremental upload.
+//! A snapshot of one RocksDB instance: flush, hard links, incremental upload (H4).
 //!
 //! SST files never change and a name is never used twice in an instance's life, so a file that
 //! this instance has uploaded before is not even read again: its hash is known.

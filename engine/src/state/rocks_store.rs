@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, WriteBatch, WriteBufferManager};
 
 use super::owned_directory::OwnedDirectory;
 use super::rocks_options::{Shared, range_options, write_options};
@@ -18,16 +18,24 @@ const TIMERS: &str = "timers";
 /// Both families, as RocksDB names them.
 pub(super) const FAMILIES: [(Family, &str); 2] = [(Family::State, STATE), (Family::Timers, TIMERS)];
 
+/// The property that says what memtables hold.
+const MEMTABLE_BYTES: &str = "rocksdb.cur-size-all-mem-tables";
+
 /// An error of RocksDB.
 pub(super) fn failed(what: &str, path: &Path, error: rocksdb::Error) -> Error {
     Error::external(format!("RocksDB in {}: cannot {what}", path.display())).caused_by(error)
 }
+
+/// While all memtables of the process are over their bytes, an instance that holds this share of them
+/// writes its own out before it writes on.
+const FLUSH_SHARE: u64 = 16;
 
 /// An open RocksDB, closed and removed when the store and its last snapshotter are gone.
 pub(super) struct Instance {
     // The order matters: the database is closed before its directory is removed.
     db: DB,
     directory: OwnedDirectory,
+    write_buffers: WriteBufferManager,
 }
 
 fn descriptors(shared: &Shared) -> Vec<ColumnFamilyDescriptor> {
@@ -39,7 +47,7 @@ impl Instance {
     pub(super) fn open(shared: &Shared, directory: OwnedDirectory) -> Result<Instance> {
         let db = DB::open_cf_descriptors(&shared.options(), &directory.0, descriptors(shared))
             .map_err(|error| failed("open it", &directory.0, error))?;
-        Ok(Instance { db, directory })
+        Ok(Instance { db, directory, write_buffers: shared.write_buffers.clone() })
     }
 
     /// Opens the database in a directory to copy from it.
@@ -49,7 +57,7 @@ impl Instance {
         options.create_missing_column_families(false);
         let db = DB::open_cf_descriptors_read_only(&options, &directory.0, descriptors(shared), false)
             .map_err(|error| failed("open it to read", &directory.0, error))?;
-        Ok(Instance { db, directory })
+        Ok(Instance { db, directory, write_buffers: shared.write_buffers.clone() })
     }
 
     pub(super) fn db(&self) -> &DB {
@@ -72,7 +80,28 @@ impl Instance {
         self.db.cf_handle(name).ok_or_else(|| Error::internal(format!("no column family {name}")))
     }
 
+    /// Waits for memtables to be written out when all of the process hold more than they may: RocksDB
+    /// itself only begins to, and a writer is faster than a disk. Each waits for its own alone.
+    fn keep_memtables_bounded(&self) -> Result<()> {
+        let bytes_max = self.write_buffers.get_buffer_size();
+        if self.write_buffers.get_usage() <= bytes_max {
+            return Ok(());
+        }
+        let own = FAMILIES.iter().map(|(family, _)| self.property(*family, MEMTABLE_BYTES).unwrap_or(0));
+        if own.sum::<u64>() < bytes_max as u64 / FLUSH_SHARE {
+            return Ok(());
+        }
+        let families = [self.family(Family::State)?, self.family(Family::Timers)?];
+        let flushed = self.db.flush_cfs_opt(&[&families[0], &families[1]], &FlushOptions::default());
+        flushed.map_err(|error| self.failed("write memtables out", error))
+    }
+
+    fn property(&self, family: Family, name: &str) -> Option<u64> {
+        self.db.property_int_value_cf(self.family(family).ok()?, name).ok().flatten()
+    }
+
     pub(super) fn write(&self, ops: &mut dyn Iterator<Item = KvOp>) -> Result<()> {
+        self.keep_memtables_bounded()?;
         let (state, timers) = (self.family(Family::State)?, self.family(Family::Timers)?);
         let family = |family| if family == Family::State { state } else { timers };
         let mut batch = WriteBatch::default();
@@ -156,12 +185,8 @@ impl KvStore for RocksStore {
     }
 
     fn bytes(&self) -> u64 {
-        let property = |family, name: &str| {
-            let family = self.instance.family(family).ok()?;
-            self.instance.db().property_int_value_cf(family, name).ok().flatten()
-        };
-        let names = ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"];
-        let all = FAMILIES.iter().flat_map(|(family, _)| names.map(|name| property(*family, name)));
-        all.flatten().sum()
+        let names = ["rocksdb.total-sst-files-size", MEMTABLE_BYTES];
+        let all = FAMILIES.iter().flat_map(|(family, _)| names.map(|name| (*family, name)));
+        all.filter_map(|(family, name)| self.instance.property(family, name)).sum()
     }
 }

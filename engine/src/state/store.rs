@@ -42,7 +42,7 @@ pub struct StoreSite<'a> {
     pub restored: &'a RestoredState,
     /// Where the restored files are.
     pub storage: &'a dyn CheckpointStorage,
-    /// A name for a local directory that no other instance, attempt or generation has.
+    /// A name for a local directory: the instance's.
     pub unique: String,
 }
 

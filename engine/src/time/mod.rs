@@ -3,9 +3,13 @@
 //!
 //! This module knows nobody in the crate. Times are microseconds since the epoch, UTC.
 
+mod duration;
+mod silence;
 mod strategy;
 mod watermark;
 
+pub use duration::{DURATION_UNITS, show_duration};
+pub use silence::Silence;
 pub use strategy::{SplitWatermark, WatermarkStrategy};
 pub use watermark::{InputWatermarks, RisingWatermark, Watermark};
 

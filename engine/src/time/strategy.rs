@@ -9,8 +9,9 @@ use super::{Micros, RisingWatermark, Watermark};
 pub struct WatermarkStrategy {
     /// A row may come this much after a row with a later event time. Microseconds.
     pub out_of_order: Micros,
-    /// A split without rows for this long is idle and holds nobody back. Microseconds of
-    /// processing time; `None`: a split is never idle by itself.
+    /// A split that was asked for rows, and had none for this long, is idle and holds nobody back.
+    /// What is merely slow is not: see [`Silence`](super::Silence). Microseconds of processing
+    /// time; `None`: a split is never idle by itself.
     pub idle_after: Option<Micros>,
 }
 
@@ -20,7 +21,7 @@ impl WatermarkStrategy {
         WatermarkStrategy { out_of_order: bound, idle_after: None }
     }
 
-    /// Makes splits idle after `after` microseconds without rows.
+    /// Makes splits idle after `after` microseconds of being asked without having rows.
     #[must_use]
     pub fn idle_after(mut self, after: Micros) -> Self {
         self.idle_after = Some(after);

@@ -16,7 +16,7 @@ use thalweg_engine::metrics::Registry;
 use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::runtime::{ChannelBounds, ManualClock};
-use thalweg_engine::state::MapBackend;
+use thalweg_engine::state::{MapBackend, StateIdentity};
 use thalweg_engine::time::{MILLI, Micros, Watermark};
 
 use crate::job::{Ledger, Numbers, expected, keyed_count_through};
@@ -57,6 +57,10 @@ impl OperatorFactory for Gather {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 
@@ -172,6 +176,10 @@ impl OperatorFactory for NeverLate {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

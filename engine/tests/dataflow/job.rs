@@ -16,7 +16,7 @@ use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema, time_type};
 use thalweg_engine::sink::{Committable, Committer};
 use thalweg_engine::source::*;
-use thalweg_engine::state::{KeyedState, KeyedStateSpec, ValueState};
+use thalweg_engine::state::{KeyedState, KeyedStateSpec, StateIdentity, ValueState};
 use thalweg_engine::time::{Watermark, WatermarkStrategy};
 use thalweg_engine::{Error, Result};
 
@@ -56,6 +56,9 @@ impl Source for Numbers {
     }
     fn output(&self) -> Result<EdgeSchema> {
         Ok(EdgeSchema::new(schema()))
+    }
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("numbers")
     }
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         let finished = restored.map(|state| serde_json::from_slice(state).unwrap()).unwrap_or_default();
@@ -166,6 +169,10 @@ impl OperatorFactory for HashKey {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
     }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
 }
 
 impl Operator for HashKey {
@@ -201,6 +208,10 @@ impl OperatorFactory for Count {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("count"))
     }
 }
 
@@ -349,6 +360,10 @@ impl OperatorFactory for LedgerSink {
     fn outputs(&self, _: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(Vec::new())
     }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("ledger"))
+    }
 }
 
 impl Operator for LedgerWriter {
@@ -380,7 +395,7 @@ impl Operator for LedgerWriter {
         let stage = move |site: &SnapshotSite| -> Result<Vec<SnapshotPart>> {
             sealed.iter().map(|sealed| sealed.stage(site)).collect()
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(stage)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(stage)], ..OperatorSnapshot::default() })
     }
     fn checkpoint_completed(&mut self, checkpoint: CheckpointId) -> Result<()> {
         self.prepared.remove(&checkpoint);

@@ -9,6 +9,7 @@ mod gathering;
 mod job;
 mod panics;
 mod rescaled;
+mod silences;
 mod simulated;
 mod threaded;
 mod tidy;

@@ -16,7 +16,7 @@ use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::runtime::ChannelBounds;
 use thalweg_engine::sink::{Committable, Committer};
-use thalweg_engine::state::MapBackend;
+use thalweg_engine::state::{MapBackend, StateIdentity};
 use thalweg_engine::time::MILLI;
 
 use crate::job::{Ledger, Numbers, expected, keyed_count_through};
@@ -80,6 +80,10 @@ impl OperatorFactory for Panics {
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
     }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
 }
 
 impl Operator for Panics {
@@ -94,7 +98,7 @@ impl Operator for Panics {
             own.reached(Place::Upload);
             Ok(Vec::new())
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(upload)] })
+        Ok(OperatorSnapshot { tasks: vec![Box::new(upload)], ..OperatorSnapshot::default() })
     }
 }
 

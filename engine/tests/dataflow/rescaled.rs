@@ -83,7 +83,7 @@ fn wait_for_checkpoint(job: &JobHandle) {
 }
 
 #[test]
-fn so_they_do_on_threads_and_rocksdb() {
+fn h1_so_they_do_on_threads_and_rocksdb_each_on_a_disk_of_its_own() {
     let source = Numbers { rows: vec![150_000, 120_000, 160_000], rows_per_poll: 3 };
     let (ledger, storage) = (Ledger::default(), Arc::new(MemoryStorage::default()));
     let local = tempfile::tempdir().unwrap();

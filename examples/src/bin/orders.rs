@@ -125,8 +125,8 @@ mod tests {
         let env = Environment::new();
         let settled = matched(&env).unwrap();
         let (found, unpaid) = (Collected::new(), Collected::new());
-        settled.sink(found.exactly_once_sink());
-        settled.side_output(UNPAID).sink(unpaid.exactly_once_sink());
+        settled.sink(found.exactly_once_sink()).uid("out");
+        settled.side_output(UNPAID).sink(unpaid.exactly_once_sink()).uid("unpaid");
         Job::new("orders").parallelism(2).run(&env).unwrap();
         let mut found = found.records::<Settled>().unwrap();
         found.sort_by_key(|settled| settled.order);

@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Int8Type, Int64Type};
 use thalweg::engine::record::{EdgeSchema, Mode, OP_COLUMN};
 use thalweg::engine::source::{Discovery, Enumerator, ReaderOpenContext, Source, SourceReader};
+use thalweg::engine::state::StateIdentity;
 use thalweg::prelude::*;
 
 use crate::simulated::{Interruptions, run_interrupted};
@@ -224,6 +225,10 @@ impl Source for Changes {
     fn output(&self) -> Result<EdgeSchema> {
         Ok(self.0.output()?.with_mode(Mode::Retract))
     }
+    fn identity(&self) -> StateIdentity {
+        StateIdentity::of("changes")
+    }
+
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         self.0.enumerator(restored)
     }

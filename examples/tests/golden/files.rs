@@ -76,7 +76,7 @@ impl Golden for JobFile {
         let mut outputs = site.collected_lines();
         for sink in &job.spec.sinks {
             if let SinkKind::File { path, .. } = &sink.spec.kind {
-                outputs.insert(sink.name.clone(), file_lines(&path.value));
+                outputs.insert(sink.name.clone(), file_lines(path.value.reveal()));
             }
         }
         for (name, lines) in &mut outputs {

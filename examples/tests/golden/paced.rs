@@ -11,6 +11,7 @@ use thalweg::engine::source::{
     Discovery, Enumerator, ReaderContext, ReaderEffect, ReaderOpenContext, ReaderStatus, Source,
     SourceReader, SplitId, SplitState,
 };
+use thalweg::engine::state::StateIdentity;
 use thalweg::prelude::*;
 
 /// How often a reader that is held back looks again.
@@ -114,6 +115,10 @@ impl Source for Paced {
 
     fn side_outputs(&self) -> Result<Vec<EdgeSchema>> {
         self.source.side_outputs()
+    }
+
+    fn identity(&self) -> StateIdentity {
+        self.source.identity()
     }
 
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thalweg::connectors::format::{EncodedRows, Encoder, JsonEncoder};
 use thalweg::job::LoadedJob;
-use thalweg::job::spec::StoreUrl;
+use thalweg::job::spec::store_url;
 use thalweg::prelude::*;
 
 use crate::paced::Pace;
@@ -41,16 +41,14 @@ impl Site {
     /// A job in Rust that is started here.
     pub fn job(&self, name: &str, parallelism: u32) -> Job {
         let job = Job::new(name).parallelism(parallelism).checkpoints(&self.store());
-        let job = job.checkpoint_every(10 * MILLI);
-        job.configure(|config| config.coordinator.checkpoint_failures_max = u32::MAX)
+        job.checkpoint_every(10 * MILLI)
     }
 
     /// The same of a job file.
     pub fn prepare(&self, job: &mut LoadedJob) {
         let checkpoint = &mut job.spec.settings.checkpoint;
         checkpoint.interval = 10 * MILLI;
-        checkpoint.store.value = StoreUrl(self.store());
-        checkpoint.failures_tolerated = Some(1_000_000);
+        checkpoint.store.value = store_url(&self.store());
     }
 
     /// What the sink of this name has collected, over all runs.

@@ -4,6 +4,7 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field};
 use thalweg_engine::record::{EdgeSchema, time_values};
 use thalweg_engine::state::columnar::{ColumnarState, Rows, WordKind};
+use thalweg_engine::state::{StateIdentity, type_word};
 use thalweg_engine::{Context, Error, Result};
 
 use super::count::Count;
@@ -92,6 +93,24 @@ impl AggregateSet {
     /// What the words mean, stable between processes. Aliases do not matter to the state.
     pub fn describe(&self) -> String {
         self.bound.iter().map(|bound| bound.text.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `identity` with what these aggregates keep; `None` when they do not fit the input. Aliases do
+    /// not matter to the state.
+    pub fn identify(
+        specs: &[AggregateSpec],
+        input: &EdgeSchema,
+        identity: StateIdentity,
+    ) -> Option<StateIdentity> {
+        let text = |spec: &AggregateSpec| {
+            let (_, data_type) = argument_type(spec, input).ok()?;
+            Some(
+                data_type
+                    .map_or(spec.to_string(), |data_type| format!("{spec} of {}", type_word(&data_type))),
+            )
+        };
+        let texts: Option<Vec<_>> = specs.iter().map(text).collect();
+        Some(identity.with("aggregates", texts?.join(", ")))
     }
 
     /// Adds the rows of a batch to the states of their slots.

@@ -21,7 +21,7 @@ use thalweg_engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step, single_input,
 };
 use thalweg_engine::record::{Batch, EdgeSchema};
-use thalweg_engine::state::{KeyedState, KeyedStateSpec, ValueState};
+use thalweg_engine::state::{KeyedState, KeyedStateSpec, StateIdentity, ValueState};
 use thalweg_engine::time::{Micros, Watermark};
 use thalweg_engine::{Error, Result};
 
@@ -188,6 +188,14 @@ impl OperatorFactory for NearDuplicates {
         key_in(input, &self.key)?;
         self.input.bind(input)?;
         Ok(vec![EdgeSchema { schema: output(&input.schema, &self.id), ..input.clone() }])
+    }
+
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        let input = &inputs.first()?.schema;
+        let column = |name: &str| input.index_of(name).into_iter().collect::<Vec<_>>();
+        let identity = StateIdentity::of("near duplicates").keyed_by(input, &self.key);
+        let identity = identity.with_columns("id", input, &column(&self.id));
+        Some(identity.with_columns("embedding", input, &column(&self.embedding)))
     }
 
     fn is_keyed(&self) -> bool {

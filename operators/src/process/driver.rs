@@ -11,7 +11,7 @@ use thalweg_engine::operator::{
 };
 use thalweg_engine::record::{Batch, EdgeSchema, Record};
 use thalweg_engine::state::key_encoding::KeyEncoder;
-use thalweg_engine::state::{KeyedState, KeyedStateSpec, RestoredState};
+use thalweg_engine::state::{KeyedState, KeyedStateSpec, RestoredState, StateIdentity};
 use thalweg_engine::time::{Micros, Watermark};
 use thalweg_engine::{Error, Result};
 
@@ -141,6 +141,16 @@ impl<F: Function> OperatorFactory for ProcessOperator<F> {
             )));
         }
         self.function.sides().edges_after(F::Out::edge_schema()?)
+    }
+
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        let of = |input: usize| Some((&inputs.get(input)?.schema, self.inputs.get(input)?.key.as_slice()));
+        let identity = StateIdentity::of(self.function.name());
+        let identity = of(0).map_or(identity.clone(), |(schema, key)| identity.keyed_by(schema, key));
+        Some(match of(1) {
+            Some((schema, key)) => identity.with_columns("right key", schema, key),
+            None => identity,
+        })
     }
 
     fn is_keyed(&self) -> bool {

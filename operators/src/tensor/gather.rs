@@ -68,8 +68,7 @@ impl Gather {
         cuts: &mut Vec<Cut>,
     ) -> Result<()> {
         let Some(lengths) = lengths.filter(|_| self.buckets.len() > 1) else {
-            self.push_to(0, batch, first, &[], now, cuts);
-            return Ok(());
+            return self.push_to(0, batch, first, &[], now, cuts);
         };
         let mut rows: Vec<Vec<u32>> = vec![Vec::new(); self.buckets.len()];
         for (row, &length) in lengths.iter().enumerate() {
@@ -78,11 +77,12 @@ impl Gather {
         for (bucket, rows) in rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let places: Vec<u64> = rows.iter().map(|&row| first + u64::from(row)).collect();
             let taken = batch.take(&UInt32Array::from(rows))?;
-            self.push_to(bucket, &taken, places[0], &places, now, cuts);
+            self.push_to(bucket, &taken, places[0], &places, now, cuts)?;
         }
         Ok(())
     }
 
+    /// Rows wait here: they are not to keep the batch alive that they came in.
     fn push_to(
         &mut self,
         index: usize,
@@ -91,9 +91,9 @@ impl Gather {
         places: &[u64],
         now: Micros,
         cuts: &mut Vec<Cut>,
-    ) {
+    ) -> Result<()> {
         let Batching { rows_max, bytes_max, .. } = *self.batching;
-        let row_bytes = (batch.bytes() / batch.row_count().max(1)).max(1);
+        let row_bytes = (batch.rows_bytes() / batch.row_count().max(1)).max(1);
         let mut at = 0;
         while at < batch.row_count() {
             let bucket = &mut self.buckets[index];
@@ -106,7 +106,7 @@ impl Gather {
                     bucket.since = now;
                     bucket.first = first + at as u64;
                 }
-                bucket.parts.push(batch.slice(at, count));
+                bucket.parts.push(batch.slice(at, count).compacted()?);
                 bucket.places.extend(places.get(at..at + count).unwrap_or_default());
                 bucket.rows += count;
                 bucket.bytes += count * row_bytes;
@@ -116,11 +116,16 @@ impl Gather {
                 cuts.extend(bucket.cut());
             }
         }
+        Ok(())
     }
 
     /// Cuts what has waited long enough.
     pub(super) fn due(&mut self, now: Micros, cuts: &mut Vec<Cut>) {
         let delay = self.batching.delay_micros();
+        for bucket in &mut self.buckets {
+            // The clock was set back: nobody waits longer than from now on.
+            bucket.since = bucket.since.min(now);
+        }
         let due = self.buckets.iter_mut().filter(|bucket| bucket.rows > 0 && bucket.since + delay <= now);
         let first = cuts.len();
         cuts.extend(due.filter_map(Bucket::cut));

@@ -5,9 +5,9 @@
 //! readable to whoever has mapped it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use thalweg_engine::checkpoint::log::fresh_nonce;
 use thalweg_engine::{Error, Result};
 
 /// Bytes of the cache's files, unless `THALWEG_MODEL_CACHE_BYTES` says otherwise.
@@ -70,9 +70,8 @@ impl ModelCache {
 
     /// A place for a copy that is not finished.
     pub(super) fn begin(&self) -> Unfinished {
-        static MADE: AtomicU64 = AtomicU64::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        Unfinished(self.root.join(format!("{UNFINISHED}{}-{number}", std::process::id())))
+        // Processes of several containers may share the cache, and all have the same number.
+        Unfinished(self.root.join(format!("{UNFINISHED}{}", fresh_nonce())))
     }
 
     /// Puts a finished copy under its content's name, which it answers with.

@@ -278,6 +278,6 @@ impl Operator for Pipeline {
         if let Some(references) = self.setup.provenance.renew() {
             self.parts()?.1.worker.set_references(references);
         }
-        Ok(OperatorSnapshot { parts: vec![self.setup.provenance.snapshot()?], tasks: Vec::new() })
+        Ok(OperatorSnapshot { parts: vec![self.setup.provenance.snapshot()?], ..OperatorSnapshot::default() })
     }
 }

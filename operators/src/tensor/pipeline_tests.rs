@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use thalweg_engine::harness::{Emitted, HarnessInput, OperatorHarness};
 use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::{MILLI, Watermark};
 use thalweg_engine::{Error, Result};
 use thalweg_tensor::Graph;
@@ -157,6 +158,10 @@ impl OperatorFactory for Doubling {
         let main = EdgeSchema { schema: Arc::new(Schema::new(fields)), ..input.clone() };
         Ok(vec![main, EdgeSchema::new(dead_letter_schema(&input.schema)?)])
     }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("doubling"))
+    }
 }
 
 fn pairs(batches: &[RecordBatch]) -> Vec<(i64, i64)> {
@@ -193,7 +198,7 @@ fn batches_are_cut_by_rows_and_the_rest_waits_for_its_deadline() {
 
 #[test]
 fn batches_are_cut_by_bytes_and_one_row_may_have_more() {
-    let bytes = thalweg_engine::record::Batch::new(rows([0, 2, 4])).bytes() / 3;
+    let bytes = thalweg_engine::record::Batch::new(rows([0, 2, 4])).rows_bytes() / 3;
     let doubling = Doubling::new(Batching { bytes_max: 3 * bytes, ..batching(100) });
     let mut harness = doubling.harness();
     harness.push_batch(0, rows([0, 2, 4, 6, 8, 10, 12])).unwrap();

@@ -168,7 +168,8 @@ impl Provenance {
     /// An external error when there are no more threads.
     pub(super) fn look(&mut self, now: Micros) -> Result<()> {
         if let (Some(at), Some(interval)) = (self.look_at, self.watch.interval())
-            && at <= now
+            // Further away only when the clock was set back.
+            && (at <= now || at > now + interval)
         {
             self.look_at = Some(now + interval);
             self.watch.look(now, self.inline)?;

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use thalweg_engine::harness::{HarnessInput, OperatorHarness};
 use thalweg_engine::operator::{Operator, OperatorFactory};
 use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::{Micros, SECOND};
 use thalweg_engine::{Error, Result};
 use thalweg_tensor::op::Metric;
@@ -105,6 +106,10 @@ impl OperatorFactory for Nearest {
     fn outputs(&self, _: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let fields = ["n", "topic"].map(|name| Field::new(name, DataType::Int64, false));
         Ok(vec![EdgeSchema::new(Arc::new(Schema::new(fields.to_vec())))])
+    }
+
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("nearest"))
     }
 }
 

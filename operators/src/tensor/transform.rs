@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode, RESERVED_PREFIX};
+use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
 use thalweg_tensor::column::output_schema;
 use thalweg_tensor::graph::Source;
@@ -347,6 +348,12 @@ impl OperatorFactory for Transform {
         self.shared.input.bind(input)?;
         let main = EdgeSchema { schema: main, ..input.clone() };
         Ok(std::iter::once(main).chain(dead_letters.map(EdgeSchema::new)).collect())
+    }
+
+    /// A transform keeps no rows in its state, only what it was made of: that is compared when it is
+    /// opened, where `allow_changed_weights` has a say.
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        Some(StateIdentity::of("tensor transform"))
     }
 
     /// A row's columns do not depend on other rows. But the rows of a key must keep their order, and

@@ -8,6 +8,7 @@ use arrow::compute::{filter, filter_record_batch};
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Mode, Record, RecordReader, check_schema};
+use thalweg_engine::state::StateIdentity;
 
 /// Keeps the rows for which a closure answers `true`. All columns stay, and key hashes too.
 pub struct FilterRows<T, F> {
@@ -48,6 +49,10 @@ where
         let input = single_input(inputs)?;
         check_schema::<T>(&input.schema)?;
         Ok(vec![input.clone()])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorContext, OperatorFactory, Step, single_input};
 use thalweg_engine::record::{Batch, EdgeSchema, Record, RecordReader, check_schema};
+use thalweg_engine::state::StateIdentity;
 
 use super::{Out, SideOutputs};
 
@@ -44,6 +45,10 @@ where
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         check_schema::<T>(&single_input(inputs)?.schema)?;
         self.sides.edges_after(U::edge_schema()?)
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 
     fn describe(&self) -> String {

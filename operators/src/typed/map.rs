@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use thalweg_engine::Result;
 use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Record, check_schema};
+use thalweg_engine::state::StateIdentity;
 
 use super::flat_map::FlatMapper;
 use super::{Out, SideOutputs};
@@ -46,5 +47,9 @@ where
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         check_schema::<T>(&single_input(inputs)?.schema)?;
         Ok(vec![U::edge_schema()?])
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }

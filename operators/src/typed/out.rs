@@ -3,6 +3,7 @@
 
 use thalweg_engine::operator::{OperatorContext, OutputIndex};
 use thalweg_engine::record::{Batch, Record, RecordBuilder};
+use thalweg_engine::runtime::TARGET_BYTES;
 use thalweg_engine::{Error, Result};
 
 use super::side_output::SideRows;
@@ -11,7 +12,7 @@ use super::{SideOutput, SideOutputs};
 /// After this many gathered rows a step ends, so that memory is bounded.
 const STEP_ROWS_MAX: usize = 8192;
 /// As for rows: after about this many gathered bytes.
-const STEP_BYTES_MAX: usize = 4 << 20;
+const STEP_BYTES_MAX: usize = TARGET_BYTES;
 
 /// Gathers the records that a function emits.
 pub struct Out<U: Record> {

@@ -179,6 +179,12 @@ impl<T: Record> TypedStream<T> {
         TypedStream { stream: self.stream.uid(uid), ..self }
     }
 
+    /// Says which uid that operator had in an earlier version of the job.
+    #[must_use]
+    pub fn uid_was(self, uid: &str) -> TypedStream<T> {
+        TypedStream { stream: self.stream.uid_was(uid), ..self }
+    }
+
     /// Gives the operator that made this stream a parallelism of its own.
     #[must_use]
     pub fn parallelism(self, parallelism: u32) -> TypedStream<T> {

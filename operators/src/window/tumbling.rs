@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode, time_type};
-use thalweg_engine::time::Micros;
+use thalweg_engine::state::StateIdentity;
+use thalweg_engine::time::{Micros, show_duration};
 use thalweg_engine::{Error, Result};
 
 use super::tumbling_operator::TumblingOperator;
@@ -183,6 +184,15 @@ impl OperatorFactory for Tumbling {
             main = main.with_mode(Mode::Upsert(names));
         }
         Ok(vec![main, input.clone()])
+    }
+
+    fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        let input = inputs.first()?;
+        let identity = StateIdentity::of("tumbling window")
+            .keyed_by(&input.schema, &self.key)
+            .with("size", show_duration(self.size))
+            .with("offset", show_duration(self.window().ok()?.offset));
+        AggregateSet::identify(&self.aggregates, input, identity)
     }
 
     fn is_keyed(&self) -> bool {

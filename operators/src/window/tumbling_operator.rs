@@ -25,6 +25,8 @@ use crate::keyed_aggregate::{key_columns, key_hashes, memory_bytes, not_open};
 
 /// Rows that one step emits.
 pub(super) const STEP_ROWS_MAX: usize = 8192;
+/// About how many bytes of keys and states one step emits.
+const STEP_BYTES_MAX: usize = 1024 * 1024;
 /// Windows that one look into the store's timers brings into memory.
 const STORED_MAX: usize = 1024;
 /// The side output of late rows.
@@ -132,6 +134,18 @@ impl TumblingOperator {
         keep.map(BooleanArray::from)
     }
 
+    /// Adds rows to their windows; the first one's start is the `begin`th of `starts`.
+    fn update(&mut self, rows: &Batch, begin: usize, cx: &mut OperatorContext<'_>) -> Result<()> {
+        let state = self.state.as_mut().ok_or_else(not_open)?;
+        let keys = key_columns(rows.records(), &self.config.key);
+        let starts = &self.starts[begin..begin + rows.row_count()];
+        state.look_up(&keys, key_hashes(rows)?, starts, rows.rows_bytes(), &mut self.touched)?;
+        self.set.update(state, rows.records(), &self.touched.slots)?;
+        self.windows_in_memory.set(state.len() as i64);
+        let again = self.register()?;
+        self.emit(&again, cx)
+    }
+
     /// Registers windows that begin, and answers those of the batch that fired before
     /// and so fire again.
     fn register(&mut self) -> Result<Vec<u32>> {
@@ -187,11 +201,21 @@ impl TumblingOperator {
     }
 
     /// Sorts out which of the candidates fire now, which are dropped, and which are neither: void
-    /// slots, and windows that were dealt with already.
-    fn sort_out(&mut self, time: Micros, candidates: &[u32], out: &mut StepOutput) -> Result<()> {
+    /// slots, and windows that were dealt with already. Ends when `is_full` says so; answers how many
+    /// it has looked at.
+    fn sort_out(
+        &mut self,
+        time: Micros,
+        candidates: &[u32],
+        out: &mut StepOutput,
+        is_full: impl Fn(&StepOutput) -> bool,
+    ) -> Result<usize> {
         let times = self.times();
         let state = self.state.as_mut().ok_or_else(not_open)?;
-        for &slot in candidates {
+        for (index, &slot) in candidates.iter().enumerate() {
+            if is_full(out) {
+                return Ok(index);
+            }
             if !state.is_live(slot) {
                 continue;
             }
@@ -203,26 +227,26 @@ impl TumblingOperator {
                 rows.mark_changed(slot);
                 rows.get_mut(slot)[0] = FIRED;
                 out.fire.push(slot);
+                out.bytes += state.key_bytes(slot);
             } else if fired && times.lateness > 0 && times.drop(start) == time {
                 out.drop.push(slot);
             }
         }
-        Ok(())
+        Ok(candidates.len())
     }
 
-    /// Emits and drops what a step has gathered.
+    /// Emits and drops what a step has gathered. A window whose time to be dropped the watermark has
+    /// passed too is dropped as soon as it has fired: no later row can be its own.
     fn finish(&mut self, out: &mut StepOutput, cx: &mut OperatorContext<'_>) -> Result<()> {
         self.emit(&out.fire, cx)?;
         let times = self.times();
         let state = self.state.as_mut().ok_or_else(not_open)?;
-        if times.lateness == 0 {
-            state.delete(&out.fire);
-        } else {
-            self.due.extend(out.fire.iter().map(|&slot| (times.drop(state.namespace(slot)), slot)));
-        }
-        state.delete(&out.drop);
         out.finished = out.len();
-        out.fire.clear();
+        let fired = out.fire.drain(..).map(|slot| (times.drop(state.namespace(slot)), slot));
+        let (over, kept): (Vec<_>, Vec<_>) = fired.partition(|(drop, _)| *drop <= self.watermark.0);
+        out.drop.extend(over.into_iter().map(|(_, slot)| slot));
+        self.due.extend(kept.into_iter());
+        state.delete(&out.drop);
         out.drop.clear();
         Ok(())
     }
@@ -231,7 +255,7 @@ impl TumblingOperator {
     fn fire(&mut self, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let mut out = StepOutput::default();
         loop {
-            if out.len() >= STEP_ROWS_MAX {
+            if out.is_full() {
                 self.finish(&mut out, cx)?;
                 return Ok(Step::More);
             }
@@ -243,9 +267,8 @@ impl TumblingOperator {
                 },
             };
             if firing.next < firing.slots.len() {
-                let end = (firing.next + STEP_ROWS_MAX - out.len()).min(firing.slots.len());
-                self.sort_out(firing.time, &firing.slots[firing.next..end], &mut out)?;
-                firing.next = end;
+                let candidates = &firing.slots[firing.next..];
+                firing.next += self.sort_out(firing.time, candidates, &mut out, StepOutput::is_full)?;
                 self.firing = Some(firing);
                 continue;
             }
@@ -276,10 +299,11 @@ impl TumblingOperator {
         self.finish(out, cx)?;
         let state = self.state.as_mut().ok_or_else(not_open)?;
         let cursor = firing.stored.get_or_insert_with(|| state.begin_timers(firing.time));
-        let limit = STORED_MAX.min(STEP_ROWS_MAX - out.len());
+        let limit = state.rows_at_once(STORED_MAX.min(STEP_ROWS_MAX - out.len()), 0);
         let more = state.next_timers(cursor, limit, &mut self.touched)?;
         let found = std::mem::take(&mut self.touched.changed);
-        self.sort_out(firing.time, &found, out)?;
+        // They are at most what a look-up may bring, and the cursor is past them.
+        self.sort_out(firing.time, &found, out, |_| false)?;
         self.touched.changed = found;
         Ok(more)
     }
@@ -315,11 +339,17 @@ struct StepOutput {
     drop: Vec<u32>,
     /// What the step has emitted and dropped already.
     finished: usize,
+    /// Bytes of the keys and states that fire.
+    bytes: usize,
 }
 
 impl StepOutput {
     fn len(&self) -> usize {
         self.finished + self.fire.len() + self.drop.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.len() >= STEP_ROWS_MAX || self.bytes >= STEP_BYTES_MAX
     }
 }
 
@@ -378,13 +408,14 @@ impl Operator for TumblingOperator {
         if kept.row_count() == 0 {
             return Ok(Step::Done);
         }
-        let state = self.state.as_mut().ok_or_else(not_open)?;
-        let keys = key_columns(kept.records(), &self.config.key);
-        state.look_up(&keys, key_hashes(&kept)?, &self.starts, &mut self.touched)?;
-        self.set.update(state, kept.records(), &self.touched.slots)?;
-        self.windows_in_memory.set(state.len() as i64);
-        let again = self.register()?;
-        self.emit(&again, cx)?;
+        let (rows, bytes, mut begin) = (kept.row_count(), kept.rows_bytes(), 0);
+        while begin < rows {
+            let state = self.state.as_ref().ok_or_else(not_open)?;
+            let count = state.rows_at_once(rows - begin, bytes / rows * (rows - begin));
+            let part = if count == rows { kept.clone() } else { kept.slice(begin, count) };
+            self.update(&part, begin, cx)?;
+            begin += count;
+        }
         Ok(Step::Done)
     }
 

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use thalweg_operators::expression::did_you_mean;
 
-use super::interpolation::interpolate;
-use super::{Mistake, Mistakes, Node, Position, Secret, Table, Value, parse_bytes, parse_duration};
+use super::interpolation::{Interpolated, interpolate};
+use super::{
+    FilePath, Guarded, Masks, Mistake, Mistakes, Node, Position, Secret, Table, Text, Value, parse_bytes,
+    parse_duration,
+};
 
 /// What of the world a configuration may look at.
 pub trait Environment {
@@ -63,19 +66,40 @@ pub struct Placed<T> {
 pub struct Checker<'a> {
     environment: &'a dyn Environment,
     directory: PathBuf,
+    /// The file as it was written: what stands in it is no secret.
+    file: &'a str,
+    masks: Masks,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
 impl<'a> Checker<'a> {
-    /// A checker for a file in `directory`; relative paths in the file begin there.
-    pub fn new(environment: &'a dyn Environment, directory: &Path) -> Self {
-        Checker { environment, directory: directory.to_path_buf(), mistakes: RefCell::new(Vec::new()) }
+    /// A checker for the text of a file in `directory`; relative paths in the file begin there.
+    /// `masks` learn what is not to be shown.
+    pub fn new(environment: &'a dyn Environment, directory: &Path, file: &'a str, masks: Masks) -> Self {
+        let directory = directory.to_path_buf();
+        Checker { environment, directory, file, masks, mistakes: RefCell::new(Vec::new()) }
     }
 
-    /// Reports a mistake at a place.
+    /// Reports a mistake at a place. What came from elsewhere is masked in it.
     pub fn mistake(&self, place: &Place, message: impl Into<String>) {
-        let mistake = Mistake { at: place.at, path: place.path.clone(), message: message.into() };
+        let message = self.masks.apply(&message.into()).into_owned();
+        let mistake = Mistake { at: place.at, path: place.path.clone(), message };
         self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// Reports what somebody else said of a text: a planner, a parser. Of text that came from
+    /// elsewhere nothing is repeated, for any part of it may stand in what was said.
+    pub fn mistake_in(&self, text: &Placed<Text>, said: impl std::fmt::Display) {
+        match text.value.is_foreign() {
+            true => {
+                let message = format!(
+                    "`{}` does not fit here; what is wrong cannot be said without showing what came from elsewhere",
+                    text.value
+                );
+                self.mistake(&text.place, message);
+            }
+            false => self.mistake(&text.place, said.to_string()),
+        }
     }
 
     /// Reports a mistake at a node.
@@ -121,10 +145,28 @@ impl<'a> Checker<'a> {
     }
 
     /// The node as text, `expected` being what it is in words ("a topic's name").
-    pub fn text(&self, node: &Node, expected: &str) -> Option<String> {
+    pub fn text(&self, node: &Node, expected: &str) -> Option<Text> {
+        let done = self.interpolated(node, expected)?;
+        let written = match &node.value {
+            Value::Text { text, .. } => text.as_str(),
+            _ => "",
+        };
+        self.hide(&done);
+        let is_foreign = !done.foreign.is_empty();
+        let shown = if is_foreign { written.to_string() } else { done.text.clone() };
+        Some(Guarded::new(done.text, shown, is_foreign))
+    }
+
+    fn hide(&self, done: &Interpolated) {
+        for foreign in &done.foreign {
+            self.masks.hide(&foreign.value, &foreign.written, self.file);
+        }
+    }
+
+    fn interpolated(&self, node: &Node, expected: &str) -> Option<Interpolated> {
         match &node.value {
             Value::Text { text, .. } => match interpolate(text, self.environment) {
-                Ok(done) => Some(done.text),
+                Ok(done) => Some(done),
                 Err(mistakes) => {
                     for mistake in mistakes {
                         self.mistake_at(node, mistake);
@@ -140,9 +182,9 @@ impl<'a> Checker<'a> {
     }
 
     /// The node as text that is not empty.
-    pub fn name(&self, node: &Node, expected: &str) -> Option<String> {
+    pub fn name(&self, node: &Node, expected: &str) -> Option<Text> {
         let text = self.text(node, expected)?;
-        if text.trim().is_empty() {
+        if text.reveal().trim().is_empty() {
             self.mistake_at(node, format!("expected {expected}, found empty text"));
             return None;
         }
@@ -152,7 +194,11 @@ impl<'a> Checker<'a> {
     /// The node as text that nobody may see.
     pub fn secret(&self, node: &Node) -> Option<Secret> {
         match &node.value {
-            Value::Text { .. } => self.text(node, "a secret").map(Secret::new),
+            Value::Text { .. } => {
+                let done = self.interpolated(node, "a secret")?;
+                self.hide(&done);
+                Some(Secret::new(done.text))
+            }
             _ => {
                 self.mistake_at(node, format!("expected a secret as text, found {}", node.kind()));
                 None
@@ -160,21 +206,24 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The node as whatever `read` makes of its text. A message of `read` is shown with the text,
-    /// unless the text came from elsewhere.
+    /// The node as whatever `read` makes of its text: a number, a word of a few. A message of `read`
+    /// is shown with the text as it was written.
     pub fn parsed<T>(
         &self,
         node: &Node,
         expected: &str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let text = self.text(node, expected)?;
-        match read(text.trim()) {
+        let done = self.interpolated(node, expected)?;
+        match read(done.text.trim()) {
             Ok(value) => Some(value),
             Err(message) => {
-                // A suggestion comes last.
+                // A suggestion comes last; of what came from elsewhere it would show what that is like.
                 let (message, hint) = match message.split_once("; did you mean") {
-                    Some((message, hint)) => (message, format!("; did you mean{hint}")),
+                    Some((message, hint)) if done.foreign.is_empty() => {
+                        (message, format!("; did you mean{hint}"))
+                    }
+                    Some((message, _)) => (message, String::new()),
                     None => (message.as_str(), String::new()),
                 };
                 self.mistake_at(node, format!("{message}, found {}{hint}", self.shown(node)));
@@ -218,41 +267,27 @@ impl<'a> Checker<'a> {
     pub fn choice<T: Clone>(&self, node: &Node, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         let expected = format!("expected {}", one_of(&names));
-        let text = self.text(node, expected.trim_start_matches("expected "))?;
-        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text.trim()) {
+        let done = self.interpolated(node, expected.trim_start_matches("expected "))?;
+        let text = done.text.trim();
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(choice.clone());
         }
-        let hint = self.hint(node, text.trim(), &names);
+        // None for a word that came from elsewhere: it would show what the word is close to.
+        let near = done.foreign.is_empty().then(|| did_you_mean(text, names.iter().copied())).flatten();
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         self.mistake_at(node, format!("{expected}, found {}{hint}", self.shown(node)));
         None
     }
 
     /// The node as a path; a relative one begins at the configuration's own directory.
-    pub fn path(&self, node: &Node) -> Option<PathBuf> {
+    pub fn path(&self, node: &Node) -> Option<FilePath> {
         let text = self.name(node, "a path")?;
-        Some(self.beside(&text))
+        Some(text.map(|text| self.beside(text), |path| path.display().to_string()))
     }
 
     /// A path as the configuration's own directory sees it.
     pub fn beside(&self, path: &str) -> PathBuf {
         if Path::new(path).is_absolute() { PathBuf::from(path) } else { self.directory.join(path) }
-    }
-
-    /// `; did you mean ..` for a word that is close to a known one; nothing for words that came
-    /// out of the environment.
-    fn hint(&self, node: &Node, word: &str, known: &[&str]) -> String {
-        if self.is_foreign(node) {
-            return String::new();
-        }
-        did_you_mean(word, known.iter().copied())
-            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
-    }
-
-    fn is_foreign(&self, node: &Node) -> bool {
-        match &node.value {
-            Value::Text { text, .. } => interpolate(text, self.environment).is_ok_and(|done| done.is_foreign),
-            _ => false,
-        }
     }
 
     /// The node for people, as it was written: what came out of the environment stays hidden.

@@ -6,8 +6,16 @@ use super::checker::Environment;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Interpolated {
     pub text: String,
-    /// Whether anything was put in: such text is not shown again.
-    pub is_foreign: bool,
+    /// What came out of the environment or a file, and how that was written: it is not shown again.
+    pub foreign: Vec<Foreign>,
+}
+
+/// A value that was put in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// With its braces.
+    pub written: String,
+    pub value: String,
 }
 
 /// Puts in what `environment` knows.
@@ -15,7 +23,7 @@ pub(super) struct Interpolated {
 /// # Errors
 /// A sentence for each variable that is not set, file that cannot be read, or brace that is open.
 pub(super) fn interpolate(text: &str, environment: &dyn Environment) -> Result<Interpolated, Vec<String>> {
-    let mut result = Interpolated { text: String::with_capacity(text.len()), is_foreign: false };
+    let mut result = Interpolated { text: String::with_capacity(text.len()), foreign: Vec::new() };
     let mut mistakes = Vec::new();
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -31,10 +39,14 @@ pub(super) fn interpolate(text: &str, environment: &dyn Environment) -> Result<I
                 continue;
             };
             match look_up(&inside[..end], environment) {
-                Ok(value) => result.text.push_str(&value),
+                Ok(Found::Here(default)) => result.text.push_str(default),
+                Ok(Found::Elsewhere(value)) => {
+                    result.text.push_str(&value);
+                    let written = format!("${{{}}}", &inside[..end]);
+                    result.foreign.push(Foreign { written, value });
+                }
                 Err(mistake) => mistakes.push(mistake),
             }
-            result.is_foreign = true;
             rest = &inside[end + 1..];
         } else {
             result.text.push('$');
@@ -45,10 +57,17 @@ pub(super) fn interpolate(text: &str, environment: &dyn Environment) -> Result<I
     if mistakes.is_empty() { Ok(result) } else { Err(mistakes) }
 }
 
-fn look_up(inside: &str, environment: &dyn Environment) -> Result<String, String> {
+/// What stands for a pair of braces.
+enum Found<'t> {
+    /// The default, which stands in them.
+    Here(&'t str),
+    Elsewhere(String),
+}
+
+fn look_up<'t>(inside: &'t str, environment: &dyn Environment) -> Result<Found<'t>, String> {
     if let Some(path) = inside.strip_prefix("file:") {
         let content = environment.file(path).map_err(|error| format!("cannot read file {path}: {error}"))?;
-        return Ok(content.trim_end_matches(['\r', '\n']).to_string());
+        return Ok(Found::Elsewhere(content.trim_end_matches(['\r', '\n']).to_string()));
     }
     let (name, default) = match inside.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -61,7 +80,7 @@ fn look_up(inside: &str, environment: &dyn Environment) -> Result<String, String
         ));
     }
     let value = environment.variable(name).filter(|value| default.is_none() || !value.is_empty());
-    value.or(default.map(str::to_string)).ok_or_else(|| {
+    value.map(Found::Elsewhere).or(default.map(Found::Here)).ok_or_else(|| {
         format!("environment variable {name} is not set; `${{{name}:-default}}` would give it a default")
     })
 }
@@ -94,8 +113,14 @@ mod tests {
         assert_eq!(text("${EMPTY}").unwrap(), "");
         assert_eq!(text("${file:/s}").unwrap(), "secret");
         assert_eq!(text("$$A $5 cost").unwrap(), "$A $5 cost");
-        assert!(!interpolate("plain", &Fixed).unwrap().is_foreign);
-        assert!(interpolate("${A}", &Fixed).unwrap().is_foreign);
+        let foreign = interpolate("a ${A} and ${file:/s}", &Fixed).unwrap().foreign;
+        let expected = [("${A}", "1"), ("${file:/s}", "secret")];
+        assert_eq!(
+            foreign.iter().map(|f| (f.written.as_str(), f.value.as_str())).collect::<Vec<_>>(),
+            expected
+        );
+        let own = |text: &str| interpolate(text, &Fixed).unwrap().foreign.is_empty();
+        assert!(own("plain") && own("${B:-its own}") && !own("${A:-its own}"));
     }
 
     #[test]

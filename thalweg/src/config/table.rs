@@ -2,12 +2,11 @@
 //! are unknown ones.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 
 use thalweg_operators::expression::did_you_mean;
 
 use super::checker::one_of;
-use super::{Checker, Entry, Node, Place, Secret, Value};
+use super::{Checker, Entry, FilePath, Node, Place, Secret, Text, Value};
 
 /// A table of keys that is being read. Ask for every key that there is, then call
 /// [`Table::finish`], which reports the keys that nobody asked for.
@@ -47,8 +46,13 @@ impl<'a> Table<'a> {
     /// What the key `kind` says. Without a kind nobody can say which other keys are unknown, so all
     /// are taken for known ones.
     pub fn kind<T: Clone>(&self, kinds: &[(&str, T)]) -> Option<T> {
+        self.word("kind", kinds)
+    }
+
+    /// What a key says that decides which other keys there are; see [`Table::kind`].
+    pub fn word<T: Clone>(&self, key: &str, kinds: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
-        let kind = self.required("kind", &one_of(&names)).and_then(|node| self.checker.choice(node, kinds));
+        let kind = self.required(key, &one_of(&names)).and_then(|node| self.checker.choice(node, kinds));
         if kind.is_none() {
             self.known.borrow_mut().extend(self.entries.iter().map(|entry| entry.key.clone()));
         }
@@ -85,12 +89,12 @@ impl<'a> Table<'a> {
     }
 
     /// Optional text.
-    pub fn text(&self, key: &str, expected: &str) -> Option<String> {
+    pub fn text(&self, key: &str, expected: &str) -> Option<Text> {
         self.checker.name(self.optional(key)?, expected)
     }
 
     /// Text that must be there.
-    pub fn required_text(&self, key: &str, expected: &str) -> Option<String> {
+    pub fn required_text(&self, key: &str, expected: &str) -> Option<Text> {
         self.checker.name(self.required(key, expected)?, expected)
     }
 
@@ -120,7 +124,7 @@ impl<'a> Table<'a> {
     }
 
     /// Optional path.
-    pub fn path(&self, key: &str) -> Option<PathBuf> {
+    pub fn path(&self, key: &str) -> Option<FilePath> {
         self.checker.path(self.optional(key)?)
     }
 

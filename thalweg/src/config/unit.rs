@@ -1,14 +1,7 @@
 //! Durations and sizes with their units.
 
-/// Microseconds per unit, longest names first where one begins another.
-const DURATIONS: [(&str, i64); 6] = [
-    ("us", 1),
-    ("ms", 1_000),
-    ("s", 1_000_000),
-    ("m", 60_000_000),
-    ("h", 3_600_000_000),
-    ("d", 86_400_000_000),
-];
+use thalweg_engine::time::DURATION_UNITS;
+
 const SIZES: [(&str, u64); 9] = [
     ("b", 1),
     ("kb", 1_000),
@@ -35,7 +28,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
     let mut total: i64 = 0;
     while !rest.is_empty() {
         let (number, unit, after) = number_and_unit(rest).ok_or_else(expected)?;
-        let (_, micros) = DURATIONS.iter().find(|(name, _)| *name == unit).ok_or_else(expected)?;
+        let (_, micros) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(expected)?;
         let amount = scaled(number, *micros as u64).and_then(|amount| i64::try_from(amount).ok());
         total = amount
             .and_then(|amount| total.checked_add(amount))
@@ -84,23 +77,6 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     }
 }
 
-/// A duration for people: the fewest units that say it exactly.
-pub fn show_duration(micros: i64) -> String {
-    if micros == 0 {
-        return "0s".to_string();
-    }
-    let mut rest = micros.unsigned_abs();
-    let mut parts = Vec::new();
-    for (unit, size) in DURATIONS.iter().rev() {
-        let size = *size as u64;
-        if rest >= size {
-            parts.push(format!("{}{unit}", rest / size));
-            rest %= size;
-        }
-    }
-    format!("{}{}", if micros < 0 { "-" } else { "" }, parts.join(" "))
-}
-
 /// A size for people: exact in the largest binary unit that divides it, else one decimal.
 pub fn show_bytes(bytes: u64) -> String {
     for (unit, size) in [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
@@ -117,6 +93,8 @@ pub fn show_bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use thalweg_engine::time::show_duration;
+
     use super::*;
 
     #[test]

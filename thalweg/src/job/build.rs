@@ -48,12 +48,29 @@ pub(super) fn build(
         return None;
     }
     match builder.environment.build() {
-        Ok(graph) => Some(graph),
+        Ok(graph) => check_changelogs(checker, job, graph),
         Err(error) => {
             checker.mistake(&Default::default(), error.to_string());
             None
         }
     }
+}
+
+/// The graph, when no changelog would lose its order or overwrite another; reports each such edge at
+/// the step or sink that it enters.
+fn check_changelogs(checker: &Checker<'_>, job: &JobSpec, graph: Graph) -> Option<Graph> {
+    let mistakes = graph.changelog_mistakes(job.settings.parallelism);
+    for mistake in &mistakes {
+        let uid = graph.nodes[mistake.node.0].uid.to_string();
+        let steps = job.steps.iter().map(|step| (&step.name, &step.place));
+        let sinks = job.sinks.iter().map(|sink| (&sink.name, &sink.place));
+        // What a step is made of is named after it: `step.key`.
+        let is_of =
+            |name: &str| uid.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let place = steps.chain(sinks).find(|(name, _)| is_of(name)).map(|(_, place)| place.clone());
+        checker.mistake(&place.unwrap_or_default(), mistake.message.clone());
+    }
+    mistakes.is_empty().then_some(graph)
 }
 
 struct Builder {
@@ -67,8 +84,8 @@ impl Builder {
         inputs
             .iter()
             .map(|input| {
-                let stream = self.streams.get(&input.from)?;
-                match input.output.as_deref() {
+                let stream = self.streams.get(input.from.as_str())?;
+                match &input.output {
                     None => Some(stream.clone()),
                     // Sources and windows have one side output each; another name was reported.
                     Some(_) => Some(stream.side_output(1)).filter(|side| side.edge_schema().is_some()),
@@ -79,6 +96,8 @@ impl Builder {
 
     fn finish<T>(&mut self, named: &Named<T>, stream: Stream) {
         let stream = stream.uid(&named.name);
+        let stream =
+            named.uid_was.iter().fold(stream, |stream, earlier| stream.uid_was(earlier.value.as_str()));
         let stream = match named.parallelism {
             Some(parallelism) => stream.parallelism(parallelism),
             None => stream,

@@ -48,7 +48,7 @@ pub(super) fn csv(format: &FormatSpec, schema: &Schema) -> Csv {
         FormatSpec::Csv { epoch_unit, delimiter, header, null } => {
             let csv = csv.delimiter(*delimiter).header(*header);
             let csv = match null {
-                Some(null) => csv.null(null),
+                Some(null) => csv.null(null.as_str()),
                 None => csv,
             };
             match epoch_unit {

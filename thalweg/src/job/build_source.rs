@@ -15,7 +15,7 @@ use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
 use thalweg_operators::expression::ColumnExpression;
 
-use crate::config::{Checker, Placed};
+use crate::config::Checker;
 
 use super::build::edge_of;
 use super::build_format::{csv, json, message_format, on_decode_error, schema_of};
@@ -77,11 +77,12 @@ fn make_kafka(
     memory: Option<&MemoryPlan>,
 ) -> Result<Arc<dyn Source>> {
     let format = message_format(&kafka.format, &spec.schema)?;
-    let mut source = KafkaSource::federated(kafka.topic.clone(), kafka.topology.value.clone())
+    let mut source = KafkaSource::federated(kafka.topic.as_str(), kafka.topology.value.reveal())
         .format_dyn(format)
         .start(kafka.start.clone())
         .on_outage(if kafka.holds_on_outage { OnOutage::Hold } else { OnOutage::Advance })
         .on_offset_gone(kafka.on_offset_gone)
+        .on_topic_recreated(kafka.on_topic_recreated)
         .on_decode_error(on_decode_error(spec.on_decode_error))
         .metadata(kafka.metadata.clone());
     for (cluster, start) in &kafka.start_by_cluster {
@@ -101,7 +102,7 @@ fn make_kafka(
 }
 
 fn make_file(spec: &SourceSpec, file: &FileSourceSpec) -> Result<Arc<dyn Source>> {
-    let path = &file.path.value;
+    let path = file.path.value.reveal();
     let schema = schema_of(&spec.schema);
     let source = match &file.format {
         FormatSpec::Parquet if spec.schema.is_empty() => {
@@ -128,25 +129,27 @@ fn with_event_time(checker: &Checker<'_>, stream: Stream, spec: &EventTimeSpec) 
                     `to_timestamp_millis(ts)`";
     match &spec.expression {
         None => {
-            let column = Placed { value: spec.column.clone(), place: spec.place.clone() };
-            let index = column_index(checker, &column, &edge)?;
+            let index = column_index(checker, &spec.column, &edge)?;
             let data_type = edge.schema.field(index).data_type();
             if *data_type != time_type() {
-                checker.mistake(&spec.place, format!("column `{}` is {data_type}; {expected}", spec.column));
+                let message = format!("column `{}` is {data_type}; {expected}", spec.column.value);
+                checker.mistake(&spec.place, message);
                 return None;
             }
-            Some(stream.watermarks(&spec.column, strategy))
+            Some(stream.watermarks(spec.column.value.as_str(), strategy))
         }
         Some(sql) => {
-            if edge.schema.index_of(&spec.column).is_ok() {
-                let message = format!("column `{}` is there already; give another `column`", spec.column);
+            let column = spec.column.value.as_str();
+            if edge.schema.index_of(column).is_ok() {
+                let message =
+                    format!("column `{}` is there already; give another `column`", spec.column.value);
                 checker.mistake(&spec.place, message);
                 return None;
             }
             let expression = ColumnExpression::from(sql.value.as_str());
             match expression.plan(&edge.schema) {
                 Ok(planned) if *planned.data_type() == time_type() => {
-                    Some(stream.event_time(&spec.column, Arc::new(expression), strategy))
+                    Some(stream.event_time(column, Arc::new(expression), strategy))
                 }
                 Ok(planned) => {
                     checker.mistake(
@@ -156,7 +159,7 @@ fn with_event_time(checker: &Checker<'_>, stream: Stream, spec: &EventTimeSpec) 
                     None
                 }
                 Err(error) => {
-                    checker.mistake(&sql.place, error.to_string());
+                    checker.mistake_in(sql, error);
                     None
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thalweg_connectors::deduplicate::{Deduplicate, ReadRecordIds};
 use thalweg_engine::graph::Stream;
-use thalweg_engine::operator::OperatorFactory;
+use thalweg_engine::operator::{OperatorFactory, check_mode};
 use thalweg_engine::record::EdgeSchema;
 use thalweg_operators::expression::{ColumnExpression, did_you_mean};
 use thalweg_operators::filter::Filter;
@@ -12,7 +12,7 @@ use thalweg_operators::project::Project;
 use thalweg_operators::union::Union;
 use thalweg_operators::union_schema;
 
-use crate::config::{Checker, Place, Placed};
+use crate::config::{Checker, Place, Placed, Text};
 
 use super::build::edge_of;
 use super::build_aggregation::build_aggregation;
@@ -29,8 +29,12 @@ pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: 
     let edge = edge_of(input)?;
     match &step.spec.kind {
         StepKind::Filter { condition } => {
-            let expression = ColumnExpression::from(condition.value.as_str());
-            apply(checker, &condition.place, input, &edge, Filter::new(expression))
+            let filter = Filter::new(ColumnExpression::from(condition.value.as_str()));
+            if let Err(error) = filter.outputs(std::slice::from_ref(&edge)) {
+                checker.mistake_in(condition, error);
+                return None;
+            }
+            apply(checker, &condition.place, input, &edge, filter)
         }
         StepKind::Project { columns } => {
             check_columns(checker, columns, &edge)?;
@@ -55,12 +59,12 @@ pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: 
 fn build_deduplicate(
     checker: &Checker<'_>,
     step: &Named<StepSpec>,
-    id: &Placed<String>,
+    id: &Placed<Text>,
     input: &Stream,
     edge: &EdgeSchema,
 ) -> Option<Stream> {
     column_index(checker, id, edge)?;
-    let ids = apply(checker, &id.place, input, edge, ReadRecordIds::new(id.value.clone()))?;
+    let ids = apply(checker, &id.place, input, edge, ReadRecordIds::new(id.value.as_str()))?;
     let ids = ids.uid(&format!("{}.ids", step.name));
     let keyed = ids.key_by(&[RECORD_ID_PRODUCER]);
     let _ = keyed.stream().clone().uid(&format!("{}.key", step.name));
@@ -75,8 +79,21 @@ pub(super) fn apply(
     edge: &EdgeSchema,
     factory: impl OperatorFactory + 'static,
 ) -> Option<Stream> {
-    match factory.outputs(std::slice::from_ref(edge)) {
-        Ok(_) => Some(input.apply_dyn(Arc::new(factory), None)),
+    agrees(checker, place, &factory, edge)?;
+    Some(input.apply_dyn(Arc::new(factory), None))
+}
+
+/// Whether an operator takes what flows into it; reports at `place` why not.
+pub(super) fn agrees(
+    checker: &Checker<'_>,
+    place: &Place,
+    factory: &dyn OperatorFactory,
+    edge: &EdgeSchema,
+) -> Option<()> {
+    let checked =
+        check_mode(factory, 0, &edge.mode).and_then(|()| factory.outputs(std::slice::from_ref(edge)));
+    match checked {
+        Ok(_) => Some(()),
         Err(error) => {
             checker.mistake(place, error.to_string());
             None
@@ -116,7 +133,7 @@ fn check_columns(checker: &Checker<'_>, columns: &[ComputedSpec], edge: &EdgeSch
     let before = checker.count();
     for column in columns {
         if let Err(error) = ColumnExpression::from(column.sql.value.as_str()).plan(&edge.schema) {
-            checker.mistake(&column.sql.place, error.to_string());
+            checker.mistake_in(&column.sql, error);
         }
     }
     (checker.count() == before).then_some(())
@@ -125,20 +142,18 @@ fn check_columns(checker: &Checker<'_>, columns: &[ComputedSpec], edge: &EdgeSch
 fn pairs(columns: &[ComputedSpec]) -> Vec<(String, ColumnExpression)> {
     columns
         .iter()
-        .map(|column| (column.name.clone(), ColumnExpression::from(column.sql.value.as_str())))
+        .map(|column| (column.name.reveal().clone(), ColumnExpression::from(column.sql.value.as_str())))
         .collect()
 }
 
 /// The index of a column; a mistake, with the one that was probably meant, when there is none.
-pub(super) fn column_index(
-    checker: &Checker<'_>,
-    column: &Placed<String>,
-    edge: &EdgeSchema,
-) -> Option<usize> {
+pub(super) fn column_index(checker: &Checker<'_>, column: &Placed<Text>, edge: &EdgeSchema) -> Option<usize> {
     let names: Vec<&str> = edge.schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let found = names.iter().position(|name| *name == column.value);
+    let found = names.iter().position(|name| *name == column.value.as_str());
     if found.is_none() {
-        let hint = did_you_mean(&column.value, names.iter().copied())
+        let near = did_you_mean(column.value.as_str(), names.iter().copied());
+        let hint = near
+            .filter(|_| !column.value.is_foreign())
             .map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"));
         checker.mistake(
             &column.place,

@@ -12,7 +12,7 @@ use thalweg_operators::tensor::{
     Weights,
 };
 
-use crate::config::{Checker, Place, Placed};
+use crate::config::{Checker, Place, Placed, Text};
 
 use super::build_step::apply;
 use super::build_transform::{configured, model_directory};
@@ -50,7 +50,7 @@ pub(super) fn build_tensor(
         transform = transform.tokenizer(name, tokenizer);
     }
     for (name, file) in &spec.references {
-        let file = Artifact::new(&file.value);
+        let file = Artifact::new(file.value.as_str());
         transform = transform.reference(name, ReferenceSource::Watched { file, every: spec.reload_every });
     }
     if let Err(error) = transform.check_references() {
@@ -65,7 +65,7 @@ fn open(checker: &Checker<'_>, spec: &TensorSpec) -> Option<Opened> {
     let mut weights = Weights::default();
     let mut good = true;
     for file in &spec.weights {
-        let added = local(&file.value)
+        let added = local(file.value.as_str())
             .and_then(|path| Weights::open([path]).map_err(|error| error.to_string()))
             .and_then(|more| weights.merge(&more).map_err(|error| error.to_string()));
         good &= said(checker, &file.place, added).is_some();
@@ -91,11 +91,11 @@ fn local(location: &str) -> Result<PathBuf, String> {
 
 fn each<T>(
     checker: &Checker<'_>,
-    named: &[(String, Placed<String>)],
+    named: &[(String, Placed<Text>)],
     open: impl Fn(&str, &str) -> Result<T, String>,
 ) -> Option<Vec<(String, T)>> {
     let opened = named.iter().map(|(name, location)| {
-        let thing = said(checker, &location.place, open(name, &location.value))?;
+        let thing = said(checker, &location.place, open(name, location.value.as_str()))?;
         Some((name.clone(), thing))
     });
     let opened: Vec<Option<(String, T)>> = opened.collect();

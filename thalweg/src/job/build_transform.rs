@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use arrow::datatypes::DataType;
 use thalweg_engine::graph::Stream;
-use thalweg_engine::operator::OperatorFactory;
 use thalweg_engine::record::EdgeSchema;
 use thalweg_operators::near_duplicates::NearDuplicates;
 use thalweg_operators::tensor::{Artifact, Element, ReferenceSource, SentenceEncoder, Transform};
 
-use crate::config::{Checker, Placed};
+use crate::config::{Checker, Placed, Text};
 
-use super::build_step::{apply, column_index};
+use super::build_step::{agrees, apply, column_index};
 use super::spec::{Named, StepSpec};
 use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec, TransformSpec};
 
@@ -31,7 +30,7 @@ pub(super) fn build_embed(
 ) -> Option<Stream> {
     column_index(checker, &spec.column, edge)?;
     let element = if spec.is_half { Element::F16 } else { Element::F32 };
-    let opened = model_directory(&spec.model.value)
+    let opened = model_directory(spec.model.value.as_str())
         .and_then(|directory| SentenceEncoder::open(directory, element).map_err(|error| error.to_string()));
     let encoder = match opened {
         Ok(encoder) => encoder,
@@ -41,8 +40,8 @@ pub(super) fn build_embed(
         }
     };
     let length_max = spec.length_max.unwrap_or(encoder.length_max());
-    let transform = match Transform::embed_cut(&spec.column.value, &encoder, length_max) {
-        Ok(transform) => transform.output("embedding", &spec.output.value),
+    let transform = match Transform::embed_cut(spec.column.value.as_str(), &encoder, length_max) {
+        Ok(transform) => transform.output("embedding", spec.output.value.as_str()),
         Err(error) => {
             checker.mistake(&spec.model.place, error.to_string());
             return None;
@@ -82,18 +81,15 @@ pub(super) fn build_near_duplicates(
     edge: &EdgeSchema,
 ) -> Option<Stream> {
     let named = spec.key_by.iter().chain([&spec.id, &spec.embedding]);
-    let found: Vec<_> = named.map(|column: &Placed<String>| column_index(checker, column, edge)).collect();
+    let found: Vec<_> = named.map(|column: &Placed<Text>| column_index(checker, column, edge)).collect();
     let found: Vec<usize> = found.into_iter().collect::<Option<_>>()?;
-    let near = NearDuplicates::new(&spec.id.value, &spec.embedding.value);
+    let near = NearDuplicates::new(spec.id.value.as_str(), spec.embedding.value.as_str());
     let near = near.threshold(spec.threshold).keep(spec.keep).keyed_by(&found[..spec.key_by.len()]);
     let near = match spec.within {
         Some(within) => near.within(within),
         None => near,
     };
-    if let Err(error) = near.outputs(std::slice::from_ref(edge)) {
-        checker.mistake(&step.place, error.to_string());
-        return None;
-    }
+    agrees(checker, &step.place, &near, edge)?;
     let columns: Vec<&str> = spec.key_by.iter().map(|column| column.value.as_str()).collect();
     let keyed = input.key_by(&columns);
     // Named after the step, so that it does not depend on what else the job has.
@@ -123,9 +119,9 @@ pub(super) fn build_nearest(
         checker.mistake(&spec.embedding.place, what);
         return None;
     };
-    let file = Artifact::new(&spec.references.value);
+    let file = Artifact::new(spec.references.value.as_str());
     let source = ReferenceSource::Watched { file, every: spec.reload_every };
-    let made = Transform::nearest(&spec.embedding.value, element, width, spec.k, spec.metric);
+    let made = Transform::nearest(spec.embedding.value.as_str(), element, width, spec.k, spec.metric);
     let made = made.map(|made| configured(made.reference("references", source), &spec.transform));
     match made.and_then(|made| made.check_references().map(|()| made)) {
         Ok(transform) => apply(checker, &step.place, input, edge, transform),

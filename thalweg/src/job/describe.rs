@@ -2,7 +2,7 @@
 
 use thalweg_connectors::generator::{Generate, KeyDistribution};
 
-use crate::config::show_duration;
+use crate::config::{Placed, Text, show_duration};
 
 use super::spec::{
     AggregateSpec, ComputedSpec, FormatSpec, JobSpec, KafkaSourceSpec, PrismTargetSpec, SinkKind, SourceKind,
@@ -23,24 +23,23 @@ pub(super) fn describe(job: &JobSpec, name: &str) -> Option<String> {
     }
     let step = job.steps.iter().find(|step| Some(step.name.as_str()) == name.strip_suffix(".key"))?;
     match &step.spec.kind {
-        StepKind::Window { key_by, .. } | StepKind::Aggregate { key_by, .. } => {
-            let columns: Vec<_> = key_by.iter().map(|column| column.value.as_str()).collect();
-            Some(format!("key by {}", columns.join(", ")))
-        }
-        StepKind::NearDuplicates(near) => {
-            let columns: Vec<_> = near.key_by.iter().map(|column| column.value.as_str()).collect();
-            Some(format!("key by {}", columns.join(", ")))
-        }
+        StepKind::Window { key_by, .. } | StepKind::Aggregate { key_by, .. } => Some(key_text(key_by)),
+        StepKind::NearDuplicates(near) => Some(key_text(&near.key_by)),
         StepKind::Deduplicate { .. } => Some("key by producer".to_string()),
         _ => None,
     }
+}
+
+fn key_text(key_by: &[Placed<Text>]) -> String {
+    let columns: Vec<_> = key_by.iter().map(|column| column.value.to_string()).collect();
+    format!("key by {}", columns.join(", "))
 }
 
 fn source_text(kind: &SourceKind) -> String {
     match kind {
         SourceKind::Kafka(kafka) => kafka_text(kafka),
         SourceKind::File(file) => {
-            format!("file {}, {}", file.path.value.display(), format_text(&file.format))
+            format!("file {}, {}", file.path.value, format_text(&file.format))
         }
         SourceKind::Generator(generator) => {
             let rows = generator.rows.map_or_else(|| "endless".to_string(), |rows| format!("{rows} rows"));
@@ -63,7 +62,7 @@ fn kafka_text(kafka: &KafkaSourceSpec) -> String {
         "kafka topic {}, {}, topology {}, from {:?}{until}{clusters}, on outage {outage}",
         kafka.topic,
         format_text(&kafka.format),
-        kafka.topology.value.display(),
+        kafka.topology.value,
         kafka.start,
     )
 }
@@ -132,20 +131,20 @@ fn step_text(kind: &StepKind) -> String {
 
 fn computed_text(columns: &[ComputedSpec]) -> String {
     let texts = columns.iter().map(|column| {
-        let passes_on = column.sql.value == column.name || column.sql.value == format!("\"{}\"", column.name);
-        if passes_on { column.name.clone() } else { format!("{} = {}", column.name, column.sql.value) }
+        let (name, sql) = (column.name.as_str(), column.sql.value.as_str());
+        let passes_on = sql == name || sql == format!("\"{name}\"");
+        if passes_on { column.name.to_string() } else { format!("{} = {}", column.name, column.sql.value) }
     });
     texts.collect::<Vec<_>>().join(", ")
 }
 
 fn aggregates_text(aggregates: &[AggregateSpec]) -> String {
-    let texts = aggregates.iter().map(|aggregate| {
-        format!(
-            "{} = {}({})",
-            aggregate.name,
-            aggregate.function,
-            aggregate.argument.as_deref().unwrap_or("")
-        )
+    let texts = aggregates.iter().map(|aggregate| match aggregate.text.value.is_foreign() {
+        true => format!("{} = {}", aggregate.name, aggregate.text.value),
+        false => {
+            let argument = aggregate.argument.as_ref().map_or("", Text::as_str);
+            format!("{} = {}({argument})", aggregate.name, aggregate.function)
+        }
     });
     texts.collect::<Vec<_>>().join(", ")
 }
@@ -155,7 +154,7 @@ fn sink_text(kind: &SinkKind) -> String {
         SinkKind::Print { .. } => "print".to_string(),
         SinkKind::Blackhole => "blackhole".to_string(),
         SinkKind::File { path, format } => {
-            format!("files in {}, {}", path.value.display(), format_text(format))
+            format!("files in {}, {}", path.value, format_text(format))
         }
         SinkKind::Kafka(kafka) => {
             format!(
@@ -169,7 +168,7 @@ fn sink_text(kind: &SinkKind) -> String {
             let once = if prism.exactly_once { "exactly once" } else { "at least once" };
             let target = match &prism.target {
                 PrismTargetSpec::Gateway(address) => format!("at {address}"),
-                PrismTargetSpec::Embedded(topology) => format!("in process, topology {}", topology.display()),
+                PrismTargetSpec::Embedded(topology) => format!("in process, topology {topology}"),
             };
             format!("prism topic {} {target}, {}, {once}", prism.topic, format_text(&prism.format))
         }

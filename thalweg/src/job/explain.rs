@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use thalweg_engine::cluster::RestartStrategy;
 use thalweg_engine::graph::{Graph, Node, NodeKind, Partitioner, Plan, PlannedChain, PlannedEdge};
 use thalweg_engine::operator::OutputIndex;
 use thalweg_engine::record::{EdgeSchema, Mode};
+use thalweg_engine::state::type_word;
 
 use crate::config::show_duration;
 
@@ -27,7 +28,7 @@ pub fn explain(job: &LoadedJob) -> String {
     }
     text.push('\n');
     text.push_str(&job.memory.to_string());
-    text
+    job.masks.apply(&text).into_owned()
 }
 
 fn line(text: &mut String, line: &str) {
@@ -52,11 +53,27 @@ fn settings(text: &mut String, spec: &SettingsSpec) {
             checkpoint.retain
         ),
     );
-    let restart = match spec.restart.attempts {
-        0 => "none".to_string(),
-        attempts => format!("at most {attempts} times, {} apart", show_duration(spec.restart.delay)),
-    };
-    line(text, &format!("  restarts       {restart}"));
+    line(text, &format!("  restarts       {}", restarts(&spec.restart)));
+}
+
+fn restarts(strategy: &RestartStrategy) -> String {
+    match *strategy {
+        RestartStrategy::None => "none".to_string(),
+        RestartStrategy::FixedDelay { attempts, delay } => {
+            format!("at most {attempts} times, {} apart", show_duration(delay))
+        }
+        RestartStrategy::ExponentialDelay { initial, max, reset_after, attempts } => {
+            let often =
+                attempts.map_or_else(|| "any number".to_string(), |most| format!("at most {most} in a row"));
+            let [initial, max, reset_after] = [initial, max, reset_after].map(show_duration);
+            format!(
+                "{often}, {initial} to {max} apart, from {initial} again after {reset_after} without a failure"
+            )
+        }
+        RestartStrategy::FailureRate { failures, within, delay } => {
+            format!("at most {failures} within {}, {} apart", show_duration(within), show_duration(delay))
+        }
+    }
 }
 
 fn chain(text: &mut String, job: &LoadedJob, plan: &Plan, index: usize, planned: &PlannedChain) {
@@ -80,6 +97,9 @@ fn chain(text: &mut String, job: &LoadedJob, plan: &Plan, index: usize, planned:
 
 fn operator(text: &mut String, job: &LoadedJob, node: &Node, input: Option<&EdgeSchema>) {
     line(text, &format!("  {}: {}", node.uid, describe(job, node)));
+    if let Some(identity) = &node.identity {
+        line(text, &format!("      state       {identity}"));
+    }
     if let NodeKind::Source { event_time, watermarks, .. } = &node.kind {
         if let Some((column, expression)) = event_time {
             line(text, &format!("      event time  {column} = {}", expression.describe()));
@@ -146,18 +166,5 @@ fn columns(edge: &EdgeSchema) -> String {
     match &edge.mode {
         Mode::Append => columns,
         mode => format!("{columns}; {mode}"),
-    }
-}
-
-/// The word that a schema in a job file has for a type.
-fn type_word(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => "string".to_string(),
-        DataType::BinaryView | DataType::Binary | DataType::LargeBinary => "bytes".to_string(),
-        DataType::Boolean => "bool".to_string(),
-        DataType::Date32 => "date".to_string(),
-        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp".to_string(),
-        DataType::FixedSizeList(item, width) => format!("{}[{width}]", type_word(item.data_type())),
-        other => other.to_string().to_lowercase(),
     }
 }

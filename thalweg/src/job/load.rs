@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use thalweg_engine::checkpoint::AllowedChanges;
 use thalweg_engine::graph::Graph;
 use thalweg_engine::state::MemoryPlan;
 
-use crate::config::{Checker, Environment, Mistake, Mistakes, Place, Position, parse};
+use crate::config::{Checker, Environment, Masks, Mistake, Mistakes, Place, Position, parse};
 
 use super::build::build;
 use super::memory::divide;
@@ -21,6 +22,10 @@ pub struct LoadedJob {
     pub graph: Graph,
     /// How its memory is divided.
     pub memory: MemoryPlan,
+    /// Which changes since its last checkpoint may cost state; none, unless the caller says so.
+    pub changes: AllowedChanges,
+    /// Hide what came out of the environment or a file in what is said of the job.
+    pub masks: Masks,
 }
 
 /// Loads a job file.
@@ -28,11 +33,11 @@ pub struct LoadedJob {
 /// # Errors
 /// All mistakes in it, with their lines and keys; or that the file cannot be read.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<LoadedJob, Mistakes> {
-    load_with(path, environment, None)
+    load_with(path, environment, None, Masks::default())
 }
 
 /// Loads a job file, to be run with another parallelism than it says: its memory is divided for
-/// that one.
+/// that one. `masks` learn at once what may not be shown.
 ///
 /// # Errors
 /// As [`load`].
@@ -40,6 +45,7 @@ pub fn load_with(
     path: &Path,
     environment: &dyn Environment,
     parallelism: Option<u32>,
+    masks: Masks,
 ) -> Result<LoadedJob, Mistakes> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
@@ -49,7 +55,7 @@ pub fn load_with(
     })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
-    load_tree(&text, &file, &directory, environment, parallelism)
+    load_tree(&text, &file, &directory, environment, parallelism, masks)
 }
 
 /// Loads a job from text; `file` names it in messages, relative paths begin at `directory`, which
@@ -63,7 +69,7 @@ pub fn load_text(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Result<LoadedJob, Mistakes> {
-    load_tree(text, file, directory, environment, None)
+    load_tree(text, file, directory, environment, None, Masks::default())
 }
 
 fn load_tree(
@@ -72,16 +78,17 @@ fn load_tree(
     directory: &Path,
     environment: &dyn Environment,
     parallelism: Option<u32>,
+    masks: Masks,
 ) -> Result<LoadedJob, Mistakes> {
     let root = parse(text).map_err(|mistakes| Mistakes::new(file, mistakes))?;
-    let checker = Checker::new(environment, directory);
+    let checker = Checker::new(environment, directory, text, masks.clone());
     let mut loaded = None;
     if let Some(mut spec) = read_job(&checker, &root, file) {
         if let Some(parallelism) = parallelism {
             override_parallelism(&checker, &mut spec.settings, parallelism);
         }
         let order = step_order(&checker, &spec);
-        loaded = build_twice(&checker, spec, &order);
+        loaded = build_twice(&checker, spec, &order, masks);
     }
     let count = checker.count();
     checker.finish(file)?;
@@ -103,12 +110,12 @@ fn override_parallelism(checker: &Checker<'_>, settings: &mut SettingsSpec, para
 }
 
 /// Builds the graph to see what memory it needs, then again with what each part may hold.
-fn build_twice(checker: &Checker<'_>, spec: JobSpec, order: &[usize]) -> Option<LoadedJob> {
+fn build_twice(checker: &Checker<'_>, spec: JobSpec, order: &[usize], masks: Masks) -> Option<LoadedJob> {
     let graph = build(checker, &spec, order, None)?;
     match divide(&spec, &graph) {
         Ok(memory) => {
             let graph = build(checker, &spec, order, Some(&memory))?;
-            Some(LoadedJob { spec, graph, memory })
+            Some(LoadedJob { spec, graph, memory, changes: AllowedChanges::default(), masks })
         }
         Err(error) => {
             let text = error.to_string();

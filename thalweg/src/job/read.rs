@@ -1,10 +1,12 @@
 //! Reads a job file into its specification: every key is looked at, every mistake is gathered.
 
-use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
+use crate::config::{Checker, FilePath, Node, Place, Placed, Secret, Table, Text, Value};
 use crate::run::MEMORY_BYTES_DEFAULT;
+use thalweg_engine::graph::Uid;
 
+use super::read_restart::read_restart;
 use super::spec::{
-    CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, RestartSpec, SettingsSpec, StoreUrl,
+    CheckpointSpec, InputSpec, JobSpec, Named, OnDamaged, SettingsSpec, StoreUrl, shown_url, store_url,
 };
 use super::{read_sink, read_source, read_step};
 
@@ -15,8 +17,6 @@ const MAX_PARALLELISM_DEFAULT: u32 = 128;
 const CHECKPOINT_INTERVAL_DEFAULT: i64 = 10_000_000;
 /// More often than this a checkpoint is a mistake of units.
 const CHECKPOINT_INTERVAL_MIN: i64 = 10_000;
-const RESTART_ATTEMPTS_DEFAULT: u32 = 3;
-const RESTART_DELAY_DEFAULT: i64 = 1_000_000;
 
 /// Reads a job. After mistakes it answers `None`, or a specification with gaps; ask the checker.
 pub fn read_job(checker: &Checker<'_>, root: &Node, file: &str) -> Option<JobSpec> {
@@ -34,18 +34,22 @@ pub fn read_job(checker: &Checker<'_>, root: &Node, file: &str) -> Option<JobSpe
     let steps = named(&table, "steps", "", &mut unreadable, read_step::read_step);
     let sinks = named(&table, "sinks", "a table of sinks by name", &mut unreadable, read_sink::read_sink);
     table.finish();
-    check_names(checker, &[places(&sources), places(&steps), places(&sinks)].concat());
+    let names = [places(&sources), places(&steps), places(&sinks)].concat();
+    check_names(checker, &names);
+    let earlier = [earlier_names(&sources), earlier_names(&steps), earlier_names(&sinks)].concat();
+    check_earlier_names(checker, &names, &earlier);
     Some(JobSpec { file: file.to_string(), settings, sources, steps, sinks, unreadable })
 }
 
-pub(super) fn read_path(checker: &Checker<'_>, node: &Node) -> Option<Placed<std::path::PathBuf>> {
+pub(super) fn read_path(checker: &Checker<'_>, node: &Node) -> Option<Placed<FilePath>> {
     Some(Placed { value: checker.path(node)?, place: Place::from(node) })
 }
 
 fn read_settings(table: &Table<'_>) -> SettingsSpec {
     let checker = table.checker();
     let name = table.required("job", "the job's name").and_then(|node| {
-        let name = checker.name(node, "the job's name")?;
+        // A label of every metric and a directory of the store: it is shown, wherever it comes from.
+        let name = checker.parsed(node, "the job's name", |text| Ok(text.to_string()))?;
         check_name(checker, &Place::from(node), &name).then_some(name)
     });
     let max_parallelism = table.integer("max_parallelism", 1..=PARALLELISM_MAX);
@@ -83,7 +87,7 @@ fn read_settings(table: &Table<'_>) -> SettingsSpec {
 
 fn read_checkpoint(table: &Table<'_>) -> CheckpointSpec {
     let checker = table.checker();
-    let memory = Placed { value: StoreUrl("memory:".to_string()), place: Place::default() };
+    let memory = Placed { value: store_url("memory:"), place: Place::default() };
     let mut spec = CheckpointSpec {
         interval: CHECKPOINT_INTERVAL_DEFAULT,
         store: memory,
@@ -106,7 +110,7 @@ fn read_checkpoint(table: &Table<'_>) -> CheckpointSpec {
     if let Some(node) = table.required("store", "a URL such as `file:///var/lib/thalweg`")
         && let Some(value) = checker.name(node, "a URL such as `file:///var/lib/thalweg`")
     {
-        match store_url(checker, &value) {
+        match read_store_url(checker, &value) {
             Ok(value) => {
                 spec.store = Placed { value: with_sas(&table, value, sas), place: Place::from(node) }
             }
@@ -131,16 +135,19 @@ fn with_sas(table: &Table<'_>, url: StoreUrl, sas: Option<Secret>) -> StoreUrl {
     let Some(sas) = sas else {
         return url;
     };
-    if !url.0.starts_with("az:") || url.0.contains('?') {
+    let bare = url.reveal().reveal();
+    if !bare.starts_with("az:") || bare.contains('?') {
         table
             .checker()
             .mistake(&table.place(), "`sas` goes with an `az://` store that has no query of its own");
     }
-    StoreUrl(format!("{}?{}", url.0, sas.reveal().trim_start_matches('?')))
+    let whole = |url: &Secret| format!("{}?{}", url.reveal(), sas.reveal().trim_start_matches('?'));
+    url.map(|url| Secret::new(whole(url)), |whole| shown_url(whole.reveal()))
 }
 
 /// `file:` URLs may be relative to the job's file: `file:checkpoints`.
-fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
+fn read_store_url(checker: &Checker<'_>, text: &Text) -> Result<StoreUrl, String> {
+    let url = text.as_str();
     let expected = || "expected a URL that begins with `file:` or `az://`, or `memory`".to_string();
     if let Some(path) = url.strip_prefix("file:") {
         let path = match path.strip_prefix("//") {
@@ -155,41 +162,23 @@ fn store_url(checker: &Checker<'_>, url: &str) -> Result<StoreUrl, String> {
         if path.is_empty() || path == "/" {
             return Err("expected a directory in the `file:` URL".to_string());
         }
-        return Ok(StoreUrl(format!("file://{}", checker.beside(&path).display())));
+        return Ok(store_at(text, |_| format!("file://{}", checker.beside(&path).display())));
     }
     let scheme = url.split(':').next().unwrap_or_default();
     match scheme {
         // `memory:` needs quotes in YAML.
-        "memory" if url == "memory" => Ok(StoreUrl("memory:".to_string())),
-        "memory" => Ok(StoreUrl(url.to_string())),
+        "memory" if url == "memory" => Ok(store_at(text, |_| "memory:".to_string())),
+        "memory" => Ok(store_at(text, str::to_string)),
         "az" if url.strip_prefix("az://").is_some_and(|rest| !rest.is_empty()) => {
-            Ok(StoreUrl(url.to_string()))
+            Ok(store_at(text, str::to_string))
         }
         _ => Err(expected()),
     }
 }
 
-fn read_restart(table: &Table<'_>) -> RestartSpec {
-    let checker = table.checker();
-    let mut spec = RestartSpec { attempts: RESTART_ATTEMPTS_DEFAULT, delay: RESTART_DELAY_DEFAULT };
-    let Some(table) = table.optional("restart").and_then(|node| checker.table(node)) else {
-        return spec;
-    };
-    let none = table
-        .required("strategy", "`fixed_delay` or `none`")
-        .and_then(|node| checker.choice(node, &[("fixed_delay", false), ("none", true)]));
-    if none == Some(true) {
-        table.finish();
-        return RestartSpec { attempts: 0, delay: 0 };
-    }
-    if let Some(attempts) = table.integer("attempts", 0..=1_000_000_000) {
-        spec.attempts = attempts as u32;
-    }
-    if let Some(delay) = table.duration("delay") {
-        spec.delay = delay;
-    }
-    table.finish();
-    spec
+/// The store that `whole` makes of what was written.
+fn store_at(text: &Text, whole: impl FnOnce(&str) -> String) -> StoreUrl {
+    text.map(|url| Secret::new(whole(url)), |url| url.reveal().to_string()).shown_as(shown_url)
 }
 
 /// Reads a table of the user's own names. `expected` is empty for a section that may be missing.
@@ -217,14 +206,30 @@ fn named<T>(
             continue;
         };
         let parallelism = table.integer("parallelism", 1..=PARALLELISM_MAX).map(|number| number as u32);
+        let uid_was = read_earlier_names(&table);
         let spec = read(&table);
         table.finish();
         match spec {
-            Some(spec) => items.push(Named { name: entry.key.clone(), place, parallelism, spec }),
+            Some(spec) => items.push(Named { name: entry.key.clone(), place, uid_was, parallelism, spec }),
             None => unreadable.push(entry.key.clone()),
         }
     }
     items
+}
+
+/// `uid_was: name`, or a list of them.
+fn read_earlier_names(table: &Table<'_>) -> Vec<Placed<Text>> {
+    let checker = table.checker();
+    let nodes = table.optional("uid_was").and_then(|node| checker.list(node)).unwrap_or_default();
+    let named = nodes.iter().filter_map(|node| {
+        let value = checker.name(node, "a name that this had in an earlier version of the job")?;
+        let name = Placed { value, place: Place::from(node) };
+        if let Err(error) = Uid::new(name.value.as_str()) {
+            checker.mistake_in(&name, error);
+        }
+        Some(name)
+    });
+    named.collect()
 }
 
 /// Names become uids, labels of metrics and parts of paths; a dot names a side output.
@@ -240,6 +245,21 @@ fn check_name(checker: &Checker<'_>, place: &Place, name: &str) -> bool {
 
 fn places<T>(items: &[Named<T>]) -> Vec<(String, Place)> {
     items.iter().map(|item| (item.name.clone(), item.place.clone())).collect()
+}
+
+fn earlier_names<T>(items: &[Named<T>]) -> Vec<Placed<Text>> {
+    items.iter().flat_map(|item| item.uid_was.iter().cloned()).collect()
+}
+
+/// State under an earlier name belongs to one operator, and to nobody who has the name today.
+fn check_earlier_names(checker: &Checker<'_>, names: &[(String, Place)], earlier: &[Placed<Text>]) {
+    for (index, Placed { value, place }) in earlier.iter().enumerate() {
+        if names.iter().any(|(name, _)| name == value.reveal()) {
+            checker.mistake(place, format!("`{value}` is a name in this job: its state is that one's"));
+        } else if earlier[..index].iter().any(|other| other.value == *value) {
+            checker.mistake(place, format!("`{value}` is given as an earlier name twice"));
+        }
+    }
 }
 
 /// A name is a uid: it may stand once among sources, steps and sinks together.
@@ -279,9 +299,10 @@ pub(super) fn read_inputs(table: &Table<'_>, many: bool) -> Option<Vec<InputSpec
         .iter()
         .filter_map(|item| {
             let text = checker.name(item, "the name of a source or step")?;
-            let (from, output) = match text.split_once('.') {
-                Some((from, output)) => (from.to_string(), Some(output.to_string())),
-                None => (text, None),
+            let part = |part: &str| text.map(|_| part.to_string(), Clone::clone);
+            let (from, output) = match text.as_str().split_once('.') {
+                Some((from, output)) => (part(from), Some(part(output))),
+                None => (text.clone(), None),
             };
             Some(InputSpec { from, output, place: Place::from(item) })
         })
@@ -290,18 +311,18 @@ pub(super) fn read_inputs(table: &Table<'_>, many: bool) -> Option<Vec<InputSpec
 }
 
 /// Text that is checked later, with its place.
-pub(super) fn placed_text(table: &Table<'_>, key: &str, expected: &str) -> Option<Placed<String>> {
+pub(super) fn placed_text(table: &Table<'_>, key: &str, expected: &str) -> Option<Placed<Text>> {
     let node = table.required(key, expected)?;
     Some(Placed { value: table.checker().name(node, expected)?, place: Place::from(node) })
 }
 
 /// A column's name, with its place.
-pub(super) fn read_column(table: &Table<'_>, key: &str) -> Option<Placed<String>> {
+pub(super) fn read_column(table: &Table<'_>, key: &str) -> Option<Placed<Text>> {
     placed_text(table, key, "the name of a column")
 }
 
 /// `column` or `[column, column]`; `None` after a mistake in any.
-pub(super) fn read_column_names(checker: &Checker<'_>, node: &Node) -> Option<Vec<Placed<String>>> {
+pub(super) fn read_column_names(checker: &Checker<'_>, node: &Node) -> Option<Vec<Placed<Text>>> {
     let column =
         |node| Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) });
     let columns: Vec<_> = checker.list(node)?.iter().map(column).collect();

@@ -66,9 +66,9 @@ pub(super) fn read_format(table: &Table<'_>, used_for: FormatUse) -> Option<Form
     }
     if let Some(FormatSpec::Csv { delimiter, header, null, .. }) = &mut format {
         if let Some(text) = table.text("delimiter", "one character") {
-            match text.as_bytes() {
+            match text.as_str().as_bytes() {
                 [byte] if byte.is_ascii() => *delimiter = *byte,
-                _ if text == "\\t" || text == "tab" => *delimiter = b'\t',
+                b"\\t" | b"tab" => *delimiter = b'\t',
                 _ => {
                     let place = table.optional("delimiter").map(Place::from).unwrap_or_default();
                     checker.mistake(&place, "expected one ASCII character, or `tab`");

@@ -68,7 +68,8 @@ fn read_kind(checker: &Checker<'_>, node: &Node, kind: &str, value: &Node) -> Op
             return None;
         }
         let texts: Vec<_> = items.iter().map(|item| checker.text(item, "a value")).collect();
-        return Some(Generate::OneOf(texts.into_iter().collect::<Option<_>>()?));
+        let texts = texts.into_iter().map(|text| Some(text?.reveal().clone()));
+        return Some(Generate::OneOf(texts.collect::<Option<_>>()?));
     }
     if !KINDS.contains(&kind) {
         let hint = match did_you_mean(kind, KINDS) {
@@ -118,7 +119,10 @@ fn read_settings(table: &Table<'_>, kind: &str) -> Option<Generate> {
             let cardinality = cardinality? as u64;
             Some(match kind {
                 "key" => Generate::Key { cardinality, distribution },
-                _ => Generate::TextKey { prefix: prefix.unwrap_or_default(), cardinality, distribution },
+                _ => {
+                    let prefix = prefix.map(|prefix| prefix.reveal().clone()).unwrap_or_default();
+                    Generate::TextKey { prefix, cardinality, distribution }
+                }
             })
         }
         "text" => {

@@ -1,6 +1,6 @@
 //! Reads the sinks of a job file.
 
-use crate::config::{Placed, Table};
+use crate::config::{Placed, Table, Text};
 
 use super::read::{read_column, read_column_names, read_inputs, read_path};
 use super::read_format::{FormatUse, read_format};
@@ -57,14 +57,12 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
     let topic = table.required_text("topic", "the logical topic's name");
     let expected = "the gateway's address, such as `http://localhost:7070`";
     let endpoint = table.optional("endpoint").and_then(|node| {
-        checker.parsed(node, expected, |text| {
-            let good = text.starts_with("http://") || text.starts_with("https://");
-            if good {
-                Ok(text.to_string())
-            } else {
-                Err("expected an address that begins with `http://` or `https://`".into())
-            }
-        })
+        let is_address = |text: &str| match text.starts_with("http://") || text.starts_with("https://") {
+            true => Ok(()),
+            false => Err("expected an address that begins with `http://` or `https://`".to_string()),
+        };
+        checker.parsed(node, expected, is_address)?;
+        checker.name(node, expected).map(|text| text.map(|text| text.trim().to_string(), Clone::clone))
     });
     let topology = table.optional("topology").and_then(|node| read_path(checker, node));
     let target = match (endpoint, topology) {
@@ -99,7 +97,7 @@ fn read_prism(table: &Table<'_>) -> Option<PrismSinkSpec> {
 }
 
 /// `key: column` or `key: [column, column]`.
-fn read_key(table: &Table<'_>) -> Vec<Placed<String>> {
+fn read_key(table: &Table<'_>) -> Vec<Placed<Text>> {
     let key = table.optional("key").and_then(|node| read_column_names(table.checker(), node));
     key.unwrap_or_default()
 }

@@ -1,10 +1,8 @@
 //! Reads the sources of a job file.
 
-use std::path::PathBuf;
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
 
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
-
-use crate::config::{Checker, Node, Place, Placed, Secret, Table, Value};
+use crate::config::{Checker, FilePath, Node, Place, Placed, Secret, Table, Text, Value};
 
 use super::data_type::parse_type;
 use super::read::read_path;
@@ -23,7 +21,7 @@ enum Kind {
 }
 
 /// Reads one source.
-pub(super) fn read_source(table: &Table<'_>, topology: Option<&Placed<PathBuf>>) -> Option<SourceSpec> {
+pub(super) fn read_source(table: &Table<'_>, topology: Option<&Placed<FilePath>>) -> Option<SourceSpec> {
     let checker = table.checker();
     let event_time = table.optional("event_time").and_then(read_event_time(table));
     let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("generator", Kind::Generator)];
@@ -108,7 +106,9 @@ fn read_event_time<'t>(table: &'t Table<'_>) -> impl FnOnce(&Node) -> Option<Eve
     let checker = table.checker();
     move |node| {
         let table = checker.table(node)?;
-        let column = table.text("column", "the name of a column");
+        let column = table.optional("column").and_then(|node| {
+            Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
+        });
         let expression = table.optional("expression").and_then(|node| {
             Some(Placed { value: checker.name(node, "an SQL expression")?, place: Place::from(node) })
         });
@@ -121,12 +121,13 @@ fn read_event_time<'t>(table: &'t Table<'_>) -> impl FnOnce(&Node) -> Option<Eve
         let idle_after = table.duration("idle_after");
         let place = table.place();
         table.finish();
-        let column = column.or_else(|| expression.as_ref().map(|_| "event_time".to_string()))?;
+        let unnamed = || Placed { value: Text::from("event_time"), place: place.clone() };
+        let column = column.or_else(|| expression.as_ref().map(|_| unnamed()))?;
         Some(EventTimeSpec { column, expression, out_of_order: out_of_order?, idle_after, place })
     }
 }
 
-fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<KafkaSourceSpec> {
+fn read_kafka(table: &Table<'_>, shared: Option<&Placed<FilePath>>) -> Option<KafkaSourceSpec> {
     let checker = table.checker();
     let topic = table.required_text("topic", "the logical topic's name");
     let topology = match table.optional("topology") {
@@ -158,6 +159,10 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
             ("latest", OnOffsetGone::Latest),
         ],
     );
+    let on_topic_recreated = table.choice(
+        "on_topic_recreated",
+        &[("fail", OnTopicRecreated::Fail), ("restart", OnTopicRecreated::Restart)],
+    );
     let metadata = read_metadata(table);
     let discovery_interval = table.duration("discovery_interval");
     let queue_bytes = table.bytes("queue");
@@ -171,6 +176,7 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<PathBuf>>) -> Option<Kaf
         holds_on_outage: holds,
         discovery_interval,
         on_offset_gone: on_offset_gone.unwrap_or_default(),
+        on_topic_recreated: on_topic_recreated.unwrap_or_default(),
         metadata,
         queue_bytes,
     })
@@ -191,7 +197,15 @@ fn read_metadata(table: &Table<'_>) -> Vec<MetadataColumn> {
     let column = |node: &Node| match &node.value {
         Value::Table(entries) => match entries.as_slice() {
             [entry] if entry.key == "header" => {
-                checker.name(&entry.value, "a header's name").map(MetadataColumn::Header)
+                let name = checker.name(&entry.value, "a header's name")?;
+                if name.is_foreign() {
+                    checker.mistake_at(
+                        &entry.value,
+                        "a header's name becomes a column's: it stands in the file",
+                    );
+                    return None;
+                }
+                Some(MetadataColumn::Header(name.reveal().clone()))
             }
             _ => {
                 checker.mistake_at(node, "expected `header: name`");

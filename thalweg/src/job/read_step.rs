@@ -1,6 +1,6 @@
 //! Reads the steps of a job file.
 
-use crate::config::{Node, Place, Placed, Table, Value};
+use crate::config::{Node, Place, Placed, Table, Text, Value};
 
 use super::read::{placed_text, read_column, read_column_names, read_inputs};
 use super::read_tensor::read_tensor;
@@ -61,8 +61,9 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
         Kind::Tensor => read_tensor(table),
         Kind::Deduplicate => {
             let id = table.has("id").then(|| read_column(table, "id"));
-            let id =
-                id.unwrap_or_else(|| Some(Placed { value: RECORD_ID_COLUMN.into(), place: table.place() }));
+            let id = id.unwrap_or_else(|| {
+                Some(Placed { value: Text::from(RECORD_ID_COLUMN), place: table.place() })
+            });
             id.map(|id| StepKind::Deduplicate { id })
         }
     };
@@ -83,7 +84,7 @@ fn read_columns(table: &Table<'_>) -> Option<Vec<ComputedSpec>> {
         let read = table.entries().iter().map(|entry| {
             let sql = checker.name(&entry.value, "an SQL expression")?;
             Some(ComputedSpec {
-                name: entry.key.clone(),
+                name: Text::from(entry.key.as_str()),
                 sql: Placed {
                     value: sql,
                     place: Place { at: entry.value.at, path: entry.value.path.clone() },
@@ -101,8 +102,9 @@ fn read_columns(table: &Table<'_>) -> Option<Vec<ComputedSpec>> {
                     Value::Text { .. } => {
                         // A bare name is passed on as it is.
                         if let Some(name) = checker.name(item, "the name of a column") {
-                            let sql = format!("\"{}\"", name.replace('"', "\"\""));
-                            let sql = Placed { value: sql, place: Place::from(item) };
+                            let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
+                            let sql =
+                                Placed { value: name.map(quoted, Clone::clone), place: Place::from(item) };
                             columns.push(ComputedSpec { name, sql });
                         }
                     }
@@ -148,7 +150,7 @@ fn read_window(table: &Table<'_>) -> Option<StepKind> {
     Some(StepKind::Window { key_by: key_by?, size: size?, offset, allowed_lateness, aggregates: aggregates? })
 }
 
-pub(super) fn read_key(table: &Table<'_>) -> Option<Vec<Placed<String>>> {
+pub(super) fn read_key(table: &Table<'_>) -> Option<Vec<Placed<Text>>> {
     let checker = table.checker();
     let node = table.required("key_by", "a column or a list of columns")?;
     let columns = read_column_names(checker, node)?;
@@ -173,10 +175,13 @@ fn read_aggregates(table: &Table<'_>) -> Option<Vec<AggregateSpec>> {
         .entries()
         .iter()
         .map(|entry| {
-            let (function, argument) =
-                checker.parsed(&entry.value, "an aggregate such as `sum(tokens)`", parse_aggregate)?;
-            let name = entry.key.clone();
-            Some(AggregateSpec { name, function, argument, place: Place::from(&entry.value) })
+            let expected = "an aggregate such as `sum(tokens)`";
+            let (function, argument) = checker.parsed(&entry.value, expected, parse_aggregate)?;
+            let value = checker.name(&entry.value, expected)?;
+            let part = |part: String| value.map(|_| part, Clone::clone);
+            let (function, argument) = (part(function), argument.map(part));
+            let text = Placed { value: value.clone(), place: Place::from(&entry.value) };
+            Some(AggregateSpec { name: entry.key.clone(), text, function, argument })
         })
         .collect();
     read.into_iter().collect()

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use thalweg_operators::tensor::spec::{GraphSpec, Named, Step};
 
-use crate::config::{Checker, Node, Place, Placed, Table, Value};
+use crate::config::{Checker, Node, Place, Placed, Table, Text, Value};
 
 use super::read_transform::{read_location, read_transform};
 use super::spec::StepKind;
@@ -67,7 +67,7 @@ fn read_named<T: DeserializeOwned>(checker: &Checker<'_>, node: &Node) -> Option
 }
 
 fn deserialised<T: DeserializeOwned>(checker: &Checker<'_>, node: &Node) -> Option<T> {
-    match serde_json::from_value(json(node)) {
+    match serde_json::from_value(json(checker, node)?) {
         Ok(read) => Some(read),
         Err(error) => {
             checker.mistake_at(node, error.to_string());
@@ -76,24 +76,30 @@ fn deserialised<T: DeserializeOwned>(checker: &Checker<'_>, node: &Node) -> Opti
     }
 }
 
-/// A node as JSON: text without quotes is a number or a truth value where it reads as one.
-fn json(node: &Node) -> Json {
-    match &node.value {
+/// A node as JSON: text without quotes is a number or a truth value where it reads as one. `None`
+/// after a mistake.
+fn json(checker: &Checker<'_>, node: &Node) -> Option<Json> {
+    Some(match &node.value {
         Value::Nothing => Json::Null,
-        Value::Text { text, quoted: true } => Json::String(text.clone()),
-        Value::Text { text, quoted: false } => match serde_json::from_str(text) {
-            Ok(value @ (Json::Number(_) | Json::Bool(_))) => value,
-            _ => Json::String(text.clone()),
-        },
-        Value::List(items) => Json::Array(items.iter().map(json).collect()),
-        Value::Table(entries) => {
-            Json::Object(entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect())
+        Value::Text { quoted, .. } => {
+            let text = checker.text(node, "a value")?;
+            match serde_json::from_str(text.as_str()) {
+                Ok(value @ (Json::Number(_) | Json::Bool(_))) if !quoted => value,
+                _ => Json::String(text.reveal().clone()),
+            }
         }
-    }
+        Value::List(items) => {
+            Json::Array(items.iter().map(|item| json(checker, item)).collect::<Option<_>>()?)
+        }
+        Value::Table(entries) => {
+            let read = entries.iter().map(|entry| Some((entry.key.clone(), json(checker, &entry.value)?)));
+            Json::Object(read.collect::<Option<_>>()?)
+        }
+    })
 }
 
 /// One location, or a list of them.
-fn read_locations(checker: &Checker<'_>, node: &Node) -> Option<Vec<Placed<String>>> {
+fn read_locations(checker: &Checker<'_>, node: &Node) -> Option<Vec<Placed<Text>>> {
     match &node.value {
         Value::List(items) => {
             let read: Vec<_> = items.iter().map(|item| read_location(checker, item)).collect();
@@ -103,7 +109,7 @@ fn read_locations(checker: &Checker<'_>, node: &Node) -> Option<Vec<Placed<Strin
     }
 }
 
-fn read_named_locations(table: &Table<'_>, key: &str) -> Option<Vec<(String, Placed<String>)>> {
+fn read_named_locations(table: &Table<'_>, key: &str) -> Option<Vec<(String, Placed<Text>)>> {
     let Some(node) = table.optional(key) else {
         return Some(Vec::new());
     };

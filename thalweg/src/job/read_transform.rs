@@ -5,7 +5,7 @@ use std::time::Duration;
 use thalweg_operators::tensor::op::Metric;
 use thalweg_operators::tensor::{Batching, DeviceChoice, OnBadRow};
 
-use crate::config::{Checker, Node, Place, Placed, Table};
+use crate::config::{Checker, Node, Place, Placed, Table, Text};
 
 use super::read::read_column;
 use super::read_step::read_key;
@@ -20,7 +20,7 @@ pub(super) fn read_embed(table: &Table<'_>) -> Option<StepKind> {
         .and_then(|node| read_location(table.checker(), node));
     let output = match table.has("output") {
         true => read_column(table, "output"),
-        false => Some(Placed { value: "embedding".to_string(), place: table.place() }),
+        false => Some(Placed { value: Text::from("embedding"), place: table.place() }),
     };
     let is_half = table.choice("precision", &[("f32", false), ("f16", true)]).unwrap_or(false);
     let length_max = table.integer("length_max", 1..=i64::from(u16::MAX)).map(|length| length as usize);
@@ -82,11 +82,13 @@ pub(super) fn read_nearest(table: &Table<'_>) -> Option<StepKind> {
 }
 
 /// A local path, from the job file's directory on, or the URL of an object.
-pub(super) fn read_location(checker: &Checker<'_>, node: &Node) -> Option<Placed<String>> {
+pub(super) fn read_location(checker: &Checker<'_>, node: &Node) -> Option<Placed<Text>> {
     let text = checker.name(node, "a path or a URL")?;
-    let is_url = text.contains("://") || text.starts_with("memory:");
-    let value = if is_url { text } else { checker.beside(&text).display().to_string() };
-    Some(Placed { value, place: Place::from(node) })
+    let whole = |text: &String| match text.contains("://") || text.starts_with("memory:") {
+        true => text.clone(),
+        false => checker.beside(text).display().to_string(),
+    };
+    Some(Placed { value: text.map(whole, Clone::clone), place: Place::from(node) })
 }
 
 /// What all transforms have in common.

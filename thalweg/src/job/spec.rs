@@ -1,12 +1,11 @@
 //! What a job file says, read and checked key by key, before anything is built of it.
 
-use std::path::PathBuf;
-
 use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_connectors::generator::Generate;
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, Start};
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
+use thalweg_engine::cluster::RestartStrategy;
 
-use crate::config::{Place, Placed, Secret};
+use crate::config::{FilePath, Guarded, Place, Placed, Secret, Text};
 
 use super::transform_spec::{EmbedSpec, NearDuplicatesSpec, NearestSpec, TensorSpec};
 
@@ -35,6 +34,8 @@ pub struct Named<T> {
     pub name: String,
     /// Where the name stands.
     pub place: Place,
+    /// `uid_was`: names that it had before; its state may be found under one of them.
+    pub uid_was: Vec<Placed<Text>>,
     /// A parallelism of its own.
     pub parallelism: Option<u32>,
     /// What it is.
@@ -57,9 +58,9 @@ pub struct SettingsSpec {
     /// `checkpoint`.
     pub checkpoint: CheckpointSpec,
     /// `restart`.
-    pub restart: RestartSpec,
+    pub restart: RestartStrategy,
     /// `state_dir`: where RocksDB keeps its files; a temporary directory when not given.
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: Option<FilePath>,
 }
 
 /// `checkpoint`.
@@ -73,38 +74,30 @@ pub struct CheckpointSpec {
     pub retain: u32,
     /// `on_damaged`.
     pub on_damaged: OnDamaged,
-    /// `failures_tolerated`: failed checkpoints in a row before the job fails; `None`: any number.
+    /// `failures_tolerated`: failed checkpoints in a row that the job outlives; `None`: any number.
     pub failures_tolerated: Option<u32>,
 }
 
-/// A checkpoint store's URL; what may be secret in it is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoreUrl(pub String);
+/// A checkpoint store's URL, shown without user, password and query: a SAS stands there.
+pub type StoreUrl = Guarded<Secret>;
 
-impl std::fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
-    }
+/// A store of the program itself.
+pub fn store_url(url: &str) -> StoreUrl {
+    Text::from(url).map(|url| Secret::new(url.as_str()), |url| shown_url(url.reveal()))
 }
 
-impl std::fmt::Display for StoreUrl {
-    /// Without user, password and query: a SAS stands there.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bare = self.0.split('?').next().unwrap_or_default();
-        match bare.split_once("://") {
-            Some((scheme, rest)) => {
-                let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
-                // In `abfss://container@account` the part before the `@` is no secret.
-                let shown = match authority.rsplit_once('@') {
-                    Some((user, host)) if user.contains(':') => host,
-                    _ => authority,
-                };
-                write!(f, "{scheme}://{shown}")?;
-                path.map_or(Ok(()), |path| write!(f, "/{path}"))
-            }
-            None => f.write_str(bare),
-        }
-    }
+/// A store's URL as people may see it.
+pub(super) fn shown_url(url: &str) -> String {
+    let bare = url.split('?').next().unwrap_or_default();
+    let Some((scheme, rest)) = bare.split_once("://") else { return bare.to_string() };
+    let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
+    // In `abfss://container@account` the part before the `@` is no secret.
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') => host,
+        _ => authority,
+    };
+    let path = path.map_or_else(String::new, |path| format!("/{path}"));
+    format!("{scheme}://{authority}{path}")
 }
 
 /// What a restore does when the newest checkpoint is damaged.
@@ -114,15 +107,6 @@ pub enum OnDamaged {
     Fail,
     /// Tries the next older checkpoint.
     Older,
-}
-
-/// `restart`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RestartSpec {
-    /// How many times; 0 for `strategy: none`.
-    pub attempts: u32,
-    /// How long to wait before each, in microseconds.
-    pub delay: i64,
 }
 
 /// A column of a schema.
@@ -153,7 +137,7 @@ pub enum FormatSpec {
         /// Whether the first line of a file names the columns.
         header: bool,
         /// A text that stands for null, beside no text at all.
-        null: Option<String>,
+        null: Option<Text>,
     },
     /// The bytes as they are, in one column.
     Raw,
@@ -176,9 +160,9 @@ pub enum OnDecodeErrorSpec {
 #[derive(Clone, Debug)]
 pub struct EventTimeSpec {
     /// The column; computed when there is an expression.
-    pub column: String,
+    pub column: Placed<Text>,
     /// SQL that computes the column.
-    pub expression: Option<Placed<String>>,
+    pub expression: Option<Placed<Text>>,
     /// How much later than a later row a row may come, in microseconds.
     pub out_of_order: i64,
     /// After this long without rows a split holds nobody back, in microseconds.
@@ -215,9 +199,9 @@ pub enum SourceKind {
 #[derive(Clone, Debug)]
 pub struct KafkaSourceSpec {
     /// The logical topic.
-    pub topic: String,
+    pub topic: Text,
     /// The topology file.
-    pub topology: Placed<PathBuf>,
+    pub topology: Placed<FilePath>,
     /// How records are decoded.
     pub format: FormatSpec,
     /// Where reading begins.
@@ -232,6 +216,8 @@ pub struct KafkaSourceSpec {
     pub discovery_interval: Option<i64>,
     /// What to do when the offset to read next is gone.
     pub on_offset_gone: OnOffsetGone,
+    /// What to do when a topic was deleted and made anew.
+    pub on_topic_recreated: OnTopicRecreated,
     /// Columns about the records, behind the schema's.
     pub metadata: Vec<MetadataColumn>,
     /// Bytes that librdkafka may hold for one task.
@@ -242,7 +228,7 @@ pub struct KafkaSourceSpec {
 #[derive(Clone, Debug)]
 pub struct FileSourceSpec {
     /// A file, a directory or a pattern.
-    pub path: Placed<PathBuf>,
+    pub path: Placed<FilePath>,
     /// How it is decoded.
     pub format: FormatSpec,
 }
@@ -267,9 +253,9 @@ pub struct GeneratorSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputSpec {
     /// The source or step.
-    pub from: String,
+    pub from: Text,
     /// Its side output.
-    pub output: Option<String>,
+    pub output: Option<Text>,
     /// Where it stands.
     pub place: Place,
 }
@@ -287,9 +273,9 @@ pub struct StepSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComputedSpec {
     /// The column's name.
-    pub name: String,
+    pub name: Text,
     /// The SQL.
-    pub sql: Placed<String>,
+    pub sql: Placed<Text>,
 }
 
 /// `name: function(argument)`.
@@ -297,12 +283,12 @@ pub struct ComputedSpec {
 pub struct AggregateSpec {
     /// The column's name.
     pub name: String,
+    /// The function and its argument, as they stand there.
+    pub text: Placed<Text>,
     /// The function, in lower case.
-    pub function: String,
+    pub function: Text,
     /// Its argument as SQL; `None` for `count()`.
-    pub argument: Option<String>,
-    /// Where it stands.
-    pub place: Place,
+    pub argument: Option<Text>,
 }
 
 /// What a step does.
@@ -311,7 +297,7 @@ pub enum StepKind {
     /// Keeps rows.
     Filter {
         /// The condition.
-        condition: Placed<String>,
+        condition: Placed<Text>,
     },
     /// Makes rows of exactly these columns.
     Project {
@@ -328,7 +314,7 @@ pub enum StepKind {
     /// Aggregates in event-time windows.
     Window {
         /// The key's columns.
-        key_by: Vec<Placed<String>>,
+        key_by: Vec<Placed<Text>>,
         /// The tumbling window's size, in microseconds.
         size: i64,
         /// Shifts the windows from the epoch, in microseconds.
@@ -341,14 +327,14 @@ pub enum StepKind {
     /// Aggregates per key, without an end.
     Aggregate {
         /// The key's columns.
-        key_by: Vec<Placed<String>>,
+        key_by: Vec<Placed<Text>>,
         /// The aggregates.
         aggregates: Vec<AggregateSpec>,
     },
     /// Drops copies that cross-cluster retries have made.
     Deduplicate {
         /// The binary column that holds the records' ids, as Prism writes them.
-        id: Placed<String>,
+        id: Placed<Text>,
     },
     /// Makes vectors of text.
     Embed(Box<EmbedSpec>),
@@ -375,14 +361,14 @@ pub enum SinkKind {
     /// JSON lines on standard output.
     Print {
         /// What stands before each line.
-        prefix: Option<String>,
+        prefix: Option<Text>,
     },
     /// Counts and forgets.
     Blackhole,
     /// Files.
     File {
         /// The directory.
-        path: Placed<PathBuf>,
+        path: Placed<FilePath>,
         /// How rows are encoded.
         format: FormatSpec,
     },
@@ -396,13 +382,13 @@ pub enum SinkKind {
 #[derive(Clone, Debug)]
 pub struct KafkaSinkSpec {
     /// The topic.
-    pub topic: String,
+    pub topic: Text,
     /// The brokers.
-    pub bootstrap_servers: String,
+    pub bootstrap_servers: Text,
     /// How rows are encoded.
     pub format: FormatSpec,
     /// The columns that make the records' key; empty: records have none.
-    pub key: Vec<Placed<String>>,
+    pub key: Vec<Placed<Text>>,
     /// What else goes to librdkafka.
     pub settings: Vec<(String, Secret)>,
 }
@@ -411,33 +397,33 @@ pub struct KafkaSinkSpec {
 #[derive(Clone, Debug)]
 pub struct PrismSinkSpec {
     /// The logical topic.
-    pub topic: String,
+    pub topic: Text,
     /// Whom it writes through.
     pub target: PrismTargetSpec,
     /// How rows are encoded.
     pub format: FormatSpec,
     /// The columns that make the records' key; empty: records have none.
-    pub key: Vec<Placed<String>>,
+    pub key: Vec<Placed<Text>>,
     /// The column of the records' time.
-    pub timestamp: Option<Placed<String>>,
+    pub timestamp: Option<Placed<Text>>,
     /// Whether each record is published once, or at least once.
     pub exactly_once: bool,
     /// Where records wait for their checkpoint.
-    pub staging: Option<PathBuf>,
+    pub staging: Option<FilePath>,
 }
 
 /// Whom a Prism sink writes through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrismTargetSpec {
     /// A gateway at this address.
-    Gateway(String),
+    Gateway(Text),
     /// A router in this process, over the clusters of this topology file.
-    Embedded(PathBuf),
+    Embedded(FilePath),
 }
 
 #[cfg(test)]
 mod tests {
-    use super::StoreUrl;
+    use super::shown_url;
 
     #[test]
     fn a_store_is_shown_without_what_may_be_secret() {
@@ -451,8 +437,7 @@ mod tests {
                 "abfss://container@account.dfs.core.windows.net/p",
             ),
         ] {
-            assert_eq!(StoreUrl(url.into()).to_string(), shown);
-            assert_eq!(format!("{:?}", StoreUrl(url.into())), shown);
+            assert_eq!(shown_url(url), shown);
         }
     }
 }

@@ -4,7 +4,7 @@ use thalweg_operators::tensor::op::Metric;
 use thalweg_operators::tensor::spec::GraphSpec;
 use thalweg_operators::tensor::{Batching, DeviceChoice, OnBadRow};
 
-use crate::config::{Place, Placed};
+use crate::config::{Place, Placed, Text};
 
 /// What all transforms have in common.
 #[derive(Clone, Debug)]
@@ -27,12 +27,12 @@ pub struct TransformSpec {
 #[derive(Clone, Debug)]
 pub struct EmbedSpec {
     /// The column of text.
-    pub column: Placed<String>,
+    pub column: Placed<Text>,
     /// The column of vectors that is made.
-    pub output: Placed<String>,
+    pub output: Placed<Text>,
     /// A directory, or a prefix of an object store, with `config.json`, `tokenizer.json` and
     /// `model.safetensors`.
-    pub model: Placed<String>,
+    pub model: Placed<Text>,
     /// Whether it is computed in `f16`.
     pub is_half: bool,
     /// Tokens that a row keeps; `None`: as many as the model takes.
@@ -45,11 +45,11 @@ pub struct EmbedSpec {
 #[derive(Clone, Debug)]
 pub struct NearDuplicatesSpec {
     /// The key's columns.
-    pub key_by: Vec<Placed<String>>,
+    pub key_by: Vec<Placed<Text>>,
     /// The column that names rows.
-    pub id: Placed<String>,
+    pub id: Placed<Text>,
     /// The column of vectors.
-    pub embedding: Placed<String>,
+    pub embedding: Placed<Text>,
     /// The least cosine.
     pub threshold: f32,
     /// How many are remembered of a key.
@@ -62,10 +62,10 @@ pub struct NearDuplicatesSpec {
 #[derive(Clone, Debug)]
 pub struct NearestSpec {
     /// The column of vectors.
-    pub embedding: Placed<String>,
+    pub embedding: Placed<Text>,
     /// The matrix: a safetensors file, or a directory or prefix whose last file counts (it ends with
     /// `/`).
-    pub references: Placed<String>,
+    pub references: Placed<Text>,
     /// How often it is looked at for a new version, in microseconds; `None`: never.
     pub reload_every: Option<i64>,
     /// How many.
@@ -84,13 +84,13 @@ pub struct TensorSpec {
     /// Where each of the graph's steps stands.
     pub step_places: Vec<Place>,
     /// `weights`: safetensors files.
-    pub weights: Vec<Placed<String>>,
+    pub weights: Vec<Placed<Text>>,
     /// `tokenizers`: `tokenizer.json` files, by the names that text inputs call them by.
-    pub tokenizers: Vec<(String, Placed<String>)>,
+    pub tokenizers: Vec<(String, Placed<Text>)>,
     /// `models`: directories of encoders, by the names of their tokenizers and of `encode` steps.
-    pub models: Vec<(String, Placed<String>)>,
+    pub models: Vec<(String, Placed<Text>)>,
     /// `references`: safetensors files with `vectors` and, perhaps, `ids`.
-    pub references: Vec<(String, Placed<String>)>,
+    pub references: Vec<(String, Placed<Text>)>,
     /// Whether the models are computed in `f16`.
     pub is_half: bool,
     /// How often the references are looked at for new versions, in microseconds; `None`: never.

@@ -72,16 +72,17 @@ fn check_input(
     outputs: &BTreeMap<&str, &'static [&'static str]>,
     input: &InputSpec,
 ) {
-    if job.unreadable.contains(&input.from) {
+    if job.unreadable.contains(input.from.reveal()) {
         return;
     }
     let Some(sides) = outputs.get(input.from.as_str()) else {
-        if job.sinks.iter().any(|sink| sink.name == input.from) {
+        if job.sinks.iter().any(|sink| sink.name == input.from.as_str()) {
             checker.mistake(&input.place, format!("`{}` is a sink; a sink gives nothing", input.from));
             return;
         }
         let names = outputs.keys().copied();
-        let hint = match did_you_mean(&input.from, names.clone()) {
+        let near = did_you_mean(input.from.as_str(), names.clone()).filter(|_| !input.from.is_foreign());
+        let hint = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("expected one of {}", names.collect::<Vec<_>>().join(", ")),
         };

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod changed;
 mod running;
+mod store_away;
 mod stored_models;
 
 use std::path::PathBuf;
@@ -112,11 +114,14 @@ fn a_second_signal_leaves_at_once_though_the_last_checkpoint_cannot_complete() {
         running.wait_for("rows_in_total", 1);
         running.signal(signals[0]);
         running.wait_for("stop_signals_total", 1);
+        running.wait_for_log("waiting for checkpoint");
         assert!(running.runs(), "it left without its last checkpoint");
         running.signal(signals[1]);
         let (exit, log) = running.end();
         assert_eq!(exit, Some(3), "{log}");
         assert!(log.contains("leaving at once"), "{log}");
+        // What it waited for, and for how long, was said at once.
+        assert!(log.contains("not acknowledged by numbers[0]#1") && log.contains("it is given up"), "{log}");
     }
 }
 

@@ -3,12 +3,14 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A job that runs in a process of its own.
 pub struct Running {
     child: std::process::Child,
-    log: std::thread::JoinHandle<String>,
+    seen: Arc<Mutex<String>>,
+    log: std::thread::JoinHandle<()>,
     address: String,
 }
 
@@ -35,14 +37,16 @@ pub fn start(directory: &Path, job: &str, variables: &[(&str, &str)]) -> Running
             break address.to_string();
         }
     };
+    let seen = Arc::new(Mutex::new(seen));
+    let shared = seen.clone();
     let log = std::thread::spawn(move || {
         for line in log.map_while(Result::ok) {
+            let mut seen = shared.lock().unwrap();
             seen.push_str(&line);
             seen.push('\n');
         }
-        seen
     });
-    Running { child, log, address }
+    Running { child, seen, log, address }
 }
 
 impl Running {
@@ -64,8 +68,22 @@ impl Running {
     /// Waits until a metric is at least `least`.
     pub fn wait_for(&self, metric: &str, least: i64) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.metric(metric) < least {
-            assert!(Instant::now() < deadline, "{metric} below {least} for a minute");
+        loop {
+            let value = self.metric(metric);
+            if value >= least {
+                return;
+            }
+            let log = || self.seen.lock().unwrap().clone();
+            assert!(Instant::now() < deadline, "{metric} at {value}, not {least}, for a minute:\n{}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until something is in the log.
+    pub fn wait_for_log(&self, said: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.seen.lock().unwrap().contains(said) {
+            assert!(Instant::now() < deadline, "{said:?} was not said for ten seconds");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -79,7 +97,9 @@ impl Running {
     /// Waits for its end: exit code and log.
     pub fn end(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
-        (status.code(), self.log.join().unwrap())
+        self.log.join().unwrap();
+        let log = self.seen.lock().unwrap().clone();
+        (status.code(), log)
     }
 }
 

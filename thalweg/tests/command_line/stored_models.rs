@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use thalweg::engine::checkpoint::CheckpointStorage;
-use thalweg::engine::checkpoint::azure::{AzureAuth, AzureBlobStorage, AzureConfig, Secret};
+use thalweg::engine::Secret;
+use thalweg::engine::checkpoint::azure::{AzureAuth, AzureBlobStorage, AzureConfig};
+use thalweg::engine::checkpoint::{Cancellation, CheckpointStorage};
 use thalweg::operators::tensor::ReferenceMatrix;
 use thalweg::operators::tensor::thalweg_tensor::random_encoder::RandomEncoder;
 use thalweg_testkit::Azurite;
@@ -44,7 +45,7 @@ fn put_all(store: &dyn CheckpointStorage, directory: &Path, prefix: &str) {
         if path.is_dir() {
             put_all(store, &path, &name);
         } else {
-            store.put_file(&name, &path).unwrap();
+            store.put_file(&name, &path, &Cancellation::default()).unwrap();
         }
     }
 }
@@ -64,7 +65,8 @@ fn a_model_is_read_from_a_store_and_new_references_in_it_are_taken_over_at_a_bar
     std::fs::create_dir(&model).unwrap();
     RandomEncoder { hidden: WIDTH, ..RandomEncoder::default() }.write(&model).unwrap();
     put_all(&store, &model, "encoder");
-    store.put_file("references.safetensors", &references(directory.path(), [1, 2])).unwrap();
+    let put = |path: &Path| store.put_file("references.safetensors", path, &Cancellation::default()).unwrap();
+    put(&references(directory.path(), [1, 2]));
 
     let cache = directory.path().join("cache").display().to_string();
     let running = start(
@@ -78,7 +80,7 @@ fn a_model_is_read_from_a_store_and_new_references_in_it_are_taken_over_at_a_bar
     );
     running.wait_for("checkpoints_completed_total", 2);
     // As long as the one before it.
-    store.put_file("references.safetensors", &references(directory.path(), [1001, 1002])).unwrap();
+    put(&references(directory.path(), [1001, 1002]));
     let out = directory.path().join("out");
     let deadline = Instant::now() + Duration::from_secs(60);
     while !rows_of(&out).iter().any(is_new) {

@@ -8,6 +8,7 @@ use thalweg::engine::operator::{
     OpenContext, Operator, OperatorContext, OperatorFactory, OperatorSnapshot, Step,
 };
 use thalweg::engine::record::{Batch, EdgeSchema};
+use thalweg::engine::state::StateIdentity;
 use thalweg::prelude::*;
 
 /// An instance, and how many barriers it has seen.
@@ -40,6 +41,10 @@ impl OperatorFactory for Tap {
     }
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         Ok(inputs.to_vec())
+    }
+
+    fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which account, and as whom. The configuration is plain data; the environment is read by the
+//! Which account, and as whom (H3). The configuration is plain data; the environment is read by the
 //! caller's look-up, so a test can say what it holds.
 
 use std::path::PathBuf;
@@ -13,29 +13,7 @@ use azure_identity::{
 };
 
 use super::redact;
-use crate::{Error, Result};
-
-/// A string that no `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Secret {
-        Secret(secret.into())
-    }
-
-    /// The secret itself, for the request that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<secret>")
-    }
-}
+use crate::{Error, Result, Secret};
 
 /// As whom requests are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +51,8 @@ pub struct AzureConfig {
     pub auth: AzureAuth,
     /// Makes the container when it is not there. Default false.
     pub create_container: bool,
-    /// The longest one try of one small request may take; files get more by their length.
-    /// Default 30 s.
+    /// How long a request may stand still before it is tried again; a file goes in many requests and
+    /// takes as long as they move. Default 30 s.
     pub timeout: Duration,
     /// How often a request is tried. Default 5.
     pub tries: u32,
@@ -143,7 +121,7 @@ pub(super) fn connect(
     let mut url = container_url(container, config)?;
     let credential: Option<Arc<dyn TokenCredential>> = match &config.auth {
         AzureAuth::Sas(sas) => {
-            url.set_query(Some(sas.expose().trim_start_matches('?')));
+            url.set_query(Some(sas.reveal().trim_start_matches('?')));
             None
         }
         AzureAuth::WorkloadIdentity { client_id, tenant_id, token_file } => {
@@ -210,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_chooses_the_identity() {
+    fn h3_the_environment_chooses_the_identity() {
         let token = ("AZURE_FEDERATED_TOKEN_FILE", "/var/token");
         let client = ("AZURE_CLIENT_ID", "me");
         let sas = config(&[("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=x"), token, client]);
@@ -245,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_wired() {
+    fn h3_identities_are_wired() {
         let directory = tempfile::tempdir().unwrap();
         let token = directory.path().join("token");
         std::fs::write(&token, "jwt").unwrap();

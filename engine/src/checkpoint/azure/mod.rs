@@ -1,10 +1,12 @@
 //! Checkpoint storage in Azure Blob, with Microsoft's own SDK.
 //!
-//! The rules: every request is bounded in time and tried a bounded number of times; files travel
-//! in blocks, a few at a time, so memory is bounded; no error and no `Debug` shows a secret (the
-//! SDK's errors name URLs, and a URL may carry a SAS: see `redact`).
+//! The rules: a request that stands still is given up (see `patience`) and a call is tried a bounded
+//! number of times; files travel in blocks, a few at a time, so memory is bounded, and in smaller
+//! blocks when larger ones did not get through; no error and no `Debug` shows a secret (the SDK's
+//! errors name URLs, and a URL may carry a SAS: see `redact`).
 
 mod auth;
+mod patience;
 mod redact;
 
 use std::future::Future;
@@ -12,9 +14,9 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use azure_core::http::{Body, ClientOptions, RetryOptions, StatusCode};
+use azure_core::http::{Body, ClientOptions, RetryOptions, StatusCode, Transport};
 use azure_core::stream::SeekableStream;
 use azure_storage_blob::models::{
     BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
@@ -26,32 +28,34 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 
-pub use auth::{AzureAuth, AzureConfig, Secret};
+pub use auth::{AzureAuth, AzureConfig};
 
+use self::patience::PatientClient;
 use super::blocking::block_on;
 use super::layout::{check_path, check_prefix};
-use super::{CheckpointStorage, ObjectInfo, PutOutcome};
+use super::{Cancellation, CheckpointStorage, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 /// Bytes of a block of an upload and of a part of a download, unless the configuration says less.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks of one file in flight.
 const BLOCKS_IN_FLIGHT: usize = 4;
+/// Smaller blocks than this would only cost requests.
+const BLOCK_BYTES_MIN: usize = 64 << 10;
+/// A blob has at most so many blocks.
+const BLOCKS_MAX: u64 = 50_000;
+/// How long a container that is to be made waits for the account to answer.
+const CONTAINER_WAIT: Duration = Duration::from_secs(60);
 /// First wait before another try; doubles with every further one.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 /// Longest wait before another try.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// A file may take the time of a small request plus its length at this speed.
-const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
-/// What a download, whose length is not known before, is given time for.
-const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Checkpoint storage in one container of Azure Blob, below a prefix.
 pub struct AzureBlobStorage {
     container: Arc<BlobContainerClient>,
     /// Empty, or ends in `/`.
     prefix: String,
-    timeout: Duration,
     tries: u32,
     block_bytes: usize,
 }
@@ -69,8 +73,12 @@ impl AzureBlobStorage {
         }
         let (url, credential) = auth::connect(container, config)?;
         let options = BlobContainerClientOptions {
-            // Tries are counted here, where the time of each is bounded too.
-            client_options: ClientOptions { retry: RetryOptions::none(), ..ClientOptions::default() },
+            // Tries are counted here; the time that each may stand still is the client's business.
+            client_options: ClientOptions {
+                retry: RetryOptions::none(),
+                transport: Some(Transport::new(Arc::new(PatientClient::new(config.timeout)))),
+                ..ClientOptions::default()
+            },
             ..BlobContainerClientOptions::default()
         };
         let client = BlobContainerClient::new(url, credential, Some(options)).map_err(|error| {
@@ -79,7 +87,6 @@ impl AzureBlobStorage {
         let storage = AzureBlobStorage {
             container: Arc::new(client),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
-            timeout: config.timeout,
             tries: config.tries.max(1),
             block_bytes: config.block_bytes.max(1),
         };
@@ -90,16 +97,25 @@ impl AzureBlobStorage {
     }
 
     fn create_container(&self, name: &str) -> Result<()> {
-        let container = self.container.clone();
-        self.call("making container", name, self.timeout, move || {
+        let (started, container) = (Instant::now(), self.container.clone());
+        loop {
             let container = container.clone();
-            async move {
-                match container.create(None).await {
-                    Err(error) if error.http_status() == Some(StatusCode::Conflict) => Ok(()),
-                    other => other.map(drop),
+            let made = self.call("making container", name, move |_| {
+                let container = container.clone();
+                async move {
+                    match container.create(None).await {
+                        Err(error) if error.http_status() == Some(StatusCode::Conflict) => Ok(()),
+                        other => other.map(drop),
+                    }
                 }
+            });
+            match made {
+                Err(error) if error.is_retryable() && started.elapsed() < CONTAINER_WAIT => {
+                    tracing::warn!(%error, "waiting for the storage account");
+                }
+                other => return other,
             }
-        })
+        }
     }
 
     fn blob(&self, path: &str) -> Result<BlobClient> {
@@ -107,47 +123,22 @@ impl AzureBlobStorage {
         Ok(self.container.blob_client(&format!("{}{path}", self.prefix)))
     }
 
-    /// Runs `work` as often as the configuration allows, each time for at most `timeout`.
-    fn call<T, W, F>(&self, what: &'static str, path: &str, timeout: Duration, work: W) -> Result<T>
+    /// Runs `work` as often as the configuration allows; it is told how often it failed before.
+    fn call<T, W, F>(&self, what: &'static str, path: &str, work: W) -> Result<T>
     where
         T: Send + 'static,
-        W: Fn() -> F + Send + 'static,
+        W: Fn(u32) -> F + Send + 'static,
         F: Future<Output = azure_core::Result<T>> + Send + 'static,
     {
-        let (tries, path) = (self.tries, path.to_owned());
-        block_on(async move {
-            let mut wait = RETRY_WAIT;
-            let mut attempt = 1;
-            loop {
-                let error = match tokio::time::timeout(timeout, work()).await {
-                    Ok(Ok(value)) => return Ok(value),
-                    Ok(Err(error)) => redact::classify(what, &path, &error),
-                    Err(_) => {
-                        Error::external(format!("{what} {path}: no answer in {} ms", timeout.as_millis()))
-                    }
-                };
-                if attempt >= tries || !error.is_retryable() {
-                    return Err(error);
-                }
-                tracing::debug!(attempt, %error, "trying again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(RETRY_WAIT_MAX);
-                attempt += 1;
-            }
-        })
-    }
-
-    fn timeout_of_file(&self, bytes: u64) -> Duration {
-        self.timeout + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
+        block_on(retried(self.tries, what, path.to_owned(), work))
     }
 
     fn upload(&self, path: &str, data: Bytes, if_absent: bool) -> Result<PutOutcome> {
-        let blob = Arc::new(self.blob(path)?);
-        let (timeout, block_bytes) = (self.timeout_of_file(data.len() as u64), self.block_bytes);
-        self.call("putting", path, timeout, move || {
+        let (blob, block_bytes) = (Arc::new(self.blob(path)?), self.block_bytes);
+        self.call("putting", path, move |failures| {
             let (blob, data) = (blob.clone(), data.clone());
             async move {
-                let options = upload_options(block_bytes);
+                let options = upload_options(block_bytes, data.len() as u64, failures);
                 let options = if if_absent { options.if_not_exists() } else { options };
                 match blob.upload(data.into(), Some(options)).await {
                     Ok(_) => Ok(PutOutcome::Created),
@@ -168,25 +159,26 @@ impl CheckpointStorage for AzureBlobStorage {
         self.upload(path, data, true)
     }
 
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
-        let unreadable = |error| Error::external(format!("cannot read {}", local.display())).caused_by(error);
-        let bytes = std::fs::metadata(local).map_err(unreadable)?.len();
+    fn put_file(&self, path: &str, local: &Path, cancelled: &Cancellation) -> Result<u64> {
         let (blob, local, block_bytes) = (Arc::new(self.blob(path)?), local.to_owned(), self.block_bytes);
-        self.call("putting", path, self.timeout_of_file(bytes), move || {
+        let put = move |failures| {
             let (blob, local) = (blob.clone(), local.clone());
             async move {
                 let file = tokio::fs::File::open(&local).await?;
                 let stream = FileStream::builder(file).build().await?;
                 let bytes = stream.len().unwrap_or_default();
-                blob.upload(Body::from(stream).into(), Some(upload_options(block_bytes))).await?;
+                let options = upload_options(block_bytes, bytes, failures);
+                blob.upload(Body::from(stream).into(), Some(options)).await?;
                 Ok(bytes)
             }
-        })
+        };
+        let (tries, path, cancelled) = (self.tries, path.to_owned(), cancelled.clone());
+        block_on(async move { cancelled.bound(retried(tries, "putting", path, put)).await })
     }
 
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let (blob, block_bytes) = (Arc::new(self.blob(path)?), self.block_bytes);
-        self.call("reading", path, self.timeout, move || {
+        self.call("reading", path, move |_| {
             let blob = blob.clone();
             async move {
                 match blob.download(Some(download_options(block_bytes, None))).await {
@@ -200,8 +192,7 @@ impl CheckpointStorage for AzureBlobStorage {
 
     fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         let (blob, block_bytes) = (Arc::new(self.blob(path)?), self.block_bytes);
-        let timeout = self.timeout_of_file(range.end.saturating_sub(range.start));
-        self.call("reading", path, timeout, move || {
+        self.call("reading", path, move |_| {
             let (blob, range) = (blob.clone(), range.clone());
             async move {
                 // The SDK refuses an empty range; one byte tells whether the blob is there.
@@ -222,30 +213,35 @@ impl CheckpointStorage for AzureBlobStorage {
 
     fn get_file(&self, path: &str, local: &Path) -> Result<Option<u64>> {
         let (blob, local, block_bytes) = (Arc::new(self.blob(path)?), local.to_owned(), self.block_bytes);
-        self.call("reading", path, self.timeout_of_file(FILE_BYTES_MAX), move || {
+        // The local disk's failures are not the store's: they are answers to the call.
+        self.call("reading", path, move |_| {
             let (blob, local) = (blob.clone(), local.clone());
             async move {
                 let found = match blob.download(Some(download_options(block_bytes, None))).await {
                     Ok(found) => found,
-                    Err(error) if is_missing(&error) => return Ok(None),
+                    Err(error) if is_missing(&error) => return Ok(Ok(None)),
                     Err(error) => return Err(error),
                 };
-                let mut file = tokio::fs::File::create(&local).await?;
+                let mut file = match tokio::fs::File::create(&local).await {
+                    Ok(file) => file,
+                    Err(error) => return Ok(Err(unwritable(&local, error))),
+                };
                 let mut chunks = found.body;
                 let mut bytes = 0;
                 while let Some(chunk) = chunks.try_next().await? {
                     bytes += chunk.len() as u64;
-                    file.write_all(&chunk).await?;
+                    if let Err(error) = file.write_all(&chunk).await {
+                        return Ok(Err(unwritable(&local, error)));
+                    }
                 }
-                file.flush().await?;
-                Ok(Some(bytes))
+                Ok(file.flush().await.map(|()| Some(bytes)).map_err(|error| unwritable(&local, error)))
             }
-        })
+        })?
     }
 
     fn version(&self, path: &str) -> Result<Option<String>> {
         let blob = Arc::new(self.blob(path)?);
-        self.call("looking at", path, self.timeout, move || {
+        self.call("looking at", path, move |_| {
             let blob = blob.clone();
             async move {
                 match blob.get_properties(None).await {
@@ -261,7 +257,7 @@ impl CheckpointStorage for AzureBlobStorage {
         check_prefix(prefix)?;
         let (container, root) = (self.container.clone(), self.prefix.clone());
         let full = format!("{root}{prefix}");
-        let mut objects = self.call("listing", prefix, self.timeout, move || {
+        let mut objects = self.call("listing", prefix, move |_| {
             let (container, root, full) = (container.clone(), root.clone(), full.clone());
             async move {
                 let wanted = BlobContainerClientListBlobsOptions {
@@ -287,7 +283,7 @@ impl CheckpointStorage for AzureBlobStorage {
 
     fn delete(&self, path: &str) -> Result<()> {
         let blob = Arc::new(self.blob(path)?);
-        self.call("deleting", path, self.timeout, move || {
+        self.call("deleting", path, move |_| {
             let blob = blob.clone();
             async move {
                 match blob.delete(None).await {
@@ -310,10 +306,40 @@ impl std::fmt::Debug for AzureBlobStorage {
     }
 }
 
-fn upload_options(block_bytes: usize) -> BlockBlobClientUploadOptions<'static> {
+/// Runs `work` up to `tries` times, with growing waits between; it is told how often it failed before.
+async fn retried<T, F>(tries: u32, what: &'static str, path: String, work: impl Fn(u32) -> F) -> Result<T>
+where
+    F: Future<Output = azure_core::Result<T>>,
+{
+    let mut wait = RETRY_WAIT;
+    let mut failures = 0;
+    loop {
+        let error = match work(failures).await {
+            Ok(value) => return Ok(value),
+            Err(error) => redact::classify(what, &path, &error),
+        };
+        failures += 1;
+        if failures >= tries || !error.is_retryable() {
+            return Err(error);
+        }
+        tracing::debug!(failures, %error, "trying again");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_WAIT_MAX);
+    }
+}
+
+fn unwritable(local: &Path, error: std::io::Error) -> Error {
+    Error::external(format!("cannot write {}", local.display())).caused_by(error)
+}
+
+/// Several blocks at a time at first; after a failure smaller ones, one after the other, so that each
+/// gets through where the way is narrow.
+fn upload_options(block_bytes: usize, bytes: u64, failures: u32) -> BlockBlobClientUploadOptions<'static> {
+    let smaller = block_bytes.checked_shr(2 * failures).unwrap_or(0).max(BLOCK_BYTES_MIN);
+    let block_bytes = (smaller.min(block_bytes) as u64).max(bytes.div_ceil(BLOCKS_MAX));
     BlockBlobClientUploadOptions {
-        parallel: NonZero::new(BLOCKS_IN_FLIGHT),
-        partition_size: NonZero::new(block_bytes as u64),
+        parallel: NonZero::new(if failures == 0 { BLOCKS_IN_FLIGHT } else { 1 }),
+        partition_size: NonZero::new(block_bytes),
         ..BlockBlobClientUploadOptions::default()
     }
 }

@@ -6,9 +6,9 @@ use azure_core::http::StatusCode;
 
 use crate::Error;
 
-/// The engine's error for a failed call: external, and retryable when another try can help.
+/// The engine's error for a failed call: of the store, and retryable when another try can help.
 pub(super) fn classify(what: &str, path: &str, error: &azure_core::Error) -> Error {
-    let said = Error::external(format!("{what} {path}: {}", describe(error)));
+    let said = Error::store(format!("{what} {path}: {}", describe(error)));
     if can_retry(error) { said } else { said.permanent() }
 }
 

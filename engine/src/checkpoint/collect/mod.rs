@@ -1,4 +1,4 @@
-//! Which objects may be deleted. Pure: names in, names out; the coordinator deletes.
+//! Which objects may be deleted (H4). Pure: names in, names out; the coordinator deletes.
 //!
 //! The rules:
 //! - A name is deleted when it is known to have been written (a manifest had it, or the task that

@@ -280,7 +280,7 @@ proptest! {
     /// last checkpoint is published, all before it are retired and everything is heard of, exactly
     /// its names are left.
     #[test]
-    fn nothing_needed_is_deleted_and_nothing_leaks(story in prop::collection::vec(happening(), 1..80)) {
+    fn h4_nothing_needed_is_deleted_and_nothing_leaks(story in prop::collection::vec(happening(), 1..80)) {
         let mut model = Model::new();
         for happening in story {
             model.step(happening);

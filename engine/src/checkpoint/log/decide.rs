@@ -35,7 +35,9 @@ pub(super) enum Decision {
 pub(super) fn decide(wanted: &LogEntry, put: Option<PutOutcome>, found: Found) -> Decision {
     match (put, found) {
         (Some(PutOutcome::Created), _) => Decision::Verify,
-        (_, Found::Entry(entry)) if entry == *wanted => Decision::Verify,
+        (Some(PutOutcome::Exists), Found::Entry(entry)) if entry == *wanted => Decision::Verify,
+        // It is there, but no put has said so: only then does it survive the loss of power.
+        (None, Found::Entry(entry)) if entry == *wanted => Decision::Again,
         (_, Found::Entry(entry)) if entry.writer == wanted.writer => Decision::Earlier(entry),
         (_, Found::Entry(entry)) => Decision::Taken(entry),
         (Some(PutOutcome::Exists), Found::Nothing) => Decision::Superseded,
@@ -66,8 +68,9 @@ mod tests {
         let (earlier, other) = (entry(2, "me", 6), entry(2, "you", 7));
         let exists = Some(PutOutcome::Exists);
         assert_eq!(decide(&wanted, Some(PutOutcome::Created), Found::Unreadable), Decision::Verify);
+        assert_eq!(decide(&wanted, exists, Found::Entry(wanted.clone())), Decision::Verify);
+        assert_eq!(decide(&wanted, None, Found::Entry(wanted.clone())), Decision::Again);
         for put in [exists, None] {
-            assert_eq!(decide(&wanted, put, Found::Entry(wanted.clone())), Decision::Verify);
             assert_eq!(
                 decide(&wanted, put, Found::Entry(earlier.clone())),
                 Decision::Earlier(earlier.clone())

@@ -70,6 +70,11 @@ impl JobLog {
         self.writer.generation
     }
 
+    /// The claim: the generation and its nonce.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
     /// What the log says, as far as this coordinator knows.
     pub fn view(&self) -> &LogView {
         &self.view

@@ -1,4 +1,4 @@
-//! The log as fence: a job's dense sequence of entries, each made by put-if-absent.
+//! The log as fence (H2): a job's dense sequence of entries, each made by put-if-absent.
 //!
 //! The rules:
 //! - A coordinator writes only the slot after the last entry that it has read. If the slot is

@@ -1,9 +1,12 @@
-//! A manifest as an object in the store: one line with format, length and hash, then JSON.
+//! A manifest as an object in the store: one line with format, length and hash, then JSON. A format
+//! that was released once is read for ever (H5).
 //!
 //! ```text
 //! thalweg-manifest <format> <length of the body> <BLAKE3 of the body, hexadecimal>\n
 //! {"job":...}
 //! ```
+//!
+//! Format 1 has no identities of states; format 2 has them.
 
 use bytes::Bytes;
 
@@ -12,7 +15,7 @@ use crate::checkpoint::{CheckpointId, CheckpointStorage, JobLayout};
 use crate::{Error, Result};
 
 /// The newest format that this code writes and reads.
-pub const MANIFEST_FORMAT: u32 = 1;
+pub const MANIFEST_FORMAT: u32 = 2;
 
 const MAGIC: &str = "thalweg-manifest";
 
@@ -35,9 +38,7 @@ impl Manifest {
     /// # Errors
     /// A permanent external error that names the path when it is damaged or of a newer format.
     pub fn decode(path: &str, object: &[u8]) -> Result<Manifest> {
-        let damaged = |how: String| {
-            Error::external(format!("checkpoint manifest {path} is damaged: {how}")).permanent()
-        };
+        let damaged = |how: String| Error::damaged(format!("checkpoint manifest {path} is damaged: {how}"));
         let end =
             object.iter().position(|&byte| byte == b'\n').ok_or_else(|| damaged("no first line".into()))?;
         let (head, body) = (&object[..end], &object[end + 1..]);
@@ -83,11 +84,11 @@ impl Manifest {
         let path = layout.manifest(checkpoint);
         let object = storage
             .get(&path)?
-            .ok_or_else(|| Error::external(format!("checkpoint manifest {path} is missing")).permanent())?;
+            .ok_or_else(|| Error::damaged(format!("checkpoint manifest {path} is missing")))?;
         let manifest = Manifest::decode(&path, &object)?;
         if manifest.checkpoint != checkpoint {
             let why = format!("checkpoint manifest {path} is damaged: it is that of {}", manifest.checkpoint);
-            return Err(Error::external(why).permanent());
+            return Err(Error::damaged(why));
         }
         Ok(manifest)
     }

@@ -6,6 +6,7 @@
 
 mod deal;
 mod file;
+mod held;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,7 @@ use crate::Result;
 use crate::graph::Uid;
 use crate::sink::Committable;
 use crate::source::SplitState;
-use crate::state::RestoredState;
+use crate::state::{RestoredState, StateIdentity};
 
 /// What a checkpoint holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,8 @@ pub struct Manifest {
     pub job: String,
     /// Which checkpoint.
     pub checkpoint: CheckpointId,
-    /// The fingerprint of the graph that made it.
+    /// The fingerprint of the graph that made it: that of the same program is the same. What a
+    /// restore compares is each operator's identity.
     pub fingerprint: u64,
     /// The number of key groups.
     pub max_parallelism: u32,
@@ -54,6 +56,9 @@ pub struct OperatorState {
     /// A source's enumerator, in the source's own encoding.
     #[serde(with = "super::base64_text::option")]
     pub enumerator: Option<Vec<u8>>,
+    /// What its state is; `None` when it has none, and in manifests of format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<StateIdentity>,
 }
 
 impl OperatorState {
@@ -82,8 +87,10 @@ impl Manifest {
     }
 
     /// Adds an operator; every operator of the graph has its place, with or without state.
-    pub fn add_operator(&mut self, uid: &Uid, parallelism: u32) {
-        self.operators.entry(uid.clone()).or_default().parallelism = parallelism;
+    pub fn add_operator(&mut self, uid: &Uid, parallelism: u32, identity: Option<StateIdentity>) {
+        let operator = self.operators.entry(uid.clone()).or_default();
+        operator.parallelism = parallelism;
+        operator.identity = identity;
     }
 
     /// Adds what one instance acknowledged. Its committables join those of the manifest.

@@ -3,11 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::checkpoint::{CheckpointStorage, KeyedHandle, MemoryStorage};
+use crate::checkpoint::{
+    AllowedChanges, CheckpointStorage, JobState, KeyedHandle, MemoryStorage, carry_over,
+};
 use crate::source::SplitId;
 use crate::state::{KeyGroup, KeyGroupRange};
 
-const FIXTURE: &[u8] = include_bytes!("../fixtures/manifest-1");
+const FIXTURE_1: &[u8] = include_bytes!("../fixtures/manifest-1");
+const FIXTURE_2: &[u8] = include_bytes!("../fixtures/manifest-2");
 const ID: CheckpointId = CheckpointId { generation: 3, number: 41 };
 
 fn uid(name: &str) -> Uid {
@@ -26,13 +29,14 @@ fn file(name: &str, path: String) -> FileHandle {
 fn sample() -> Manifest {
     let (source, windows, sink) = (uid("source"), uid("windows"), uid("sink"));
     let mut manifest = Manifest::new("flights", ID, u64::MAX - 1, 128);
-    manifest.add_operator(&source, 2);
+    manifest.add_operator(&source, 2, Some(StateIdentity::of("numbers")));
     manifest.add_enumerator(&source, b"enumerator".to_vec());
     let split =
         |name: &str, position: &[u8]| SplitState { id: SplitId(name.into()), position: position.to_vec() };
     manifest.add_parts(&source, 0, vec![SnapshotPart::Splits(vec![split("east/flights/1", &[1, 0, 255])])]);
     manifest.add_finished(&source, 1);
-    manifest.add_operator(&windows, 2);
+    let identity = StateIdentity::of("tumbling window").with("size", "1h");
+    manifest.add_operator(&windows, 2, Some(identity));
     let shared = layout().shared(CheckpointId { number: 40, ..ID }, "ab12");
     let private = layout().private(ID, &windows, 0, "CURRENT").unwrap();
     manifest.add_parts(
@@ -45,7 +49,7 @@ fn sample() -> Manifest {
             meta: vec![0, 1, 2],
         })],
     );
-    manifest.add_operator(&sink, 1);
+    manifest.add_operator(&sink, 1, None);
     manifest.add_parts(
         &sink,
         0,
@@ -63,14 +67,44 @@ fn sample() -> Manifest {
 }
 
 #[test]
-fn a_manifest_is_written_as_version_1_did() {
+fn a_manifest_is_written_as_version_2_did() {
     let written = sample().encode().unwrap();
-    assert_eq!(written, FIXTURE, "\n{}\n", String::from_utf8_lossy(&written));
+    assert_eq!(written, FIXTURE_2, "\n{}\n", String::from_utf8_lossy(&written));
 }
 
 #[test]
-fn a_manifest_of_version_1_is_read() {
-    assert_eq!(Manifest::decode("fixture", FIXTURE).unwrap(), sample());
+fn h5_manifests_of_earlier_versions_are_read() {
+    assert_eq!(Manifest::decode("fixture", FIXTURE_2).unwrap(), sample());
+    let mut without_identities = sample();
+    without_identities.operators.values_mut().for_each(|operator| operator.identity = None);
+    assert_eq!(Manifest::decode("fixture", FIXTURE_1).unwrap(), without_identities);
+}
+
+#[test]
+fn h7_a_manifest_says_what_there_is_to_lose_and_is_taken_over_under_the_jobs_uids() {
+    let held = sample().held();
+    let said: Vec<_> = held.states.iter().map(|state| (state.uid.as_str(), state.what.as_deref())).collect();
+    let expected = [
+        ("sink", Some("the state of 1 instances")),
+        ("source", Some("the positions of a source")),
+        ("windows", Some("the state of 1 instances")),
+    ];
+    assert_eq!(said, expected);
+    let state = |name: &str, before: &str| JobState {
+        uid: uid(name),
+        identity: held.states[2].identity.clone().unwrap(),
+        uids_before: vec![uid(before)],
+        uid_by_place: None,
+    };
+    let job = [state("hourly", "windows"), state("out", "sink")];
+    let allowed = AllowedChanges { dropped: ["source".to_string()].into(), ..AllowedChanges::default() };
+    let table = carry_over(&held, &job, 128, &allowed);
+    table.check().unwrap();
+    let taken = sample().taken_over(&table);
+    assert_eq!(taken.operators.keys().map(Uid::as_str).collect::<Vec<_>>(), ["hourly", "out"]);
+    assert_eq!(taken.operators[&uid("hourly")], sample().operators[&uid("windows")]);
+    assert_eq!(taken.committables[0].uid, uid("out"));
+    assert_eq!(taken.committables[0].objects, sample().committables[0].objects);
 }
 
 #[test]
@@ -103,9 +137,9 @@ fn every_damaged_byte_and_every_cut_is_found() {
 #[test]
 fn a_newer_format_is_refused_by_its_number() {
     let newer = String::from_utf8(sample().encode().unwrap().to_vec()).unwrap();
-    let newer = newer.replacen("thalweg-manifest 1 ", "thalweg-manifest 2 ", 1);
+    let newer = newer.replacen("thalweg-manifest 2 ", "thalweg-manifest 3 ", 1);
     let error = Manifest::decode("the/path", newer.as_bytes()).unwrap_err();
-    assert!(error.to_string().contains("the/path has format 2; this version reads up to 1"), "{error}");
+    assert!(error.to_string().contains("the/path has format 3; this version reads up to 2"), "{error}");
 }
 
 #[test]
@@ -148,7 +182,7 @@ fn another_number_of_key_groups_is_the_users_mistake() {
 /// A manifest of one operator at a parallelism, with `items[subtask]` in a list and a union.
 fn dealt_from(parallelism: u32, max_parallelism: u32, items: &[Vec<Vec<u8>>]) -> Manifest {
     let mut manifest = Manifest::new("job", ID, 0, max_parallelism);
-    manifest.add_operator(&uid("op"), parallelism);
+    manifest.add_operator(&uid("op"), parallelism, None);
     for subtask in 0..parallelism {
         let key_groups = KeyGroupRange::of_subtask(subtask, parallelism, max_parallelism);
         let own = items[subtask as usize].clone();

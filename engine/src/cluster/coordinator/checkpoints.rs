@@ -4,13 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::phase::AfterCancel;
 use super::{Coordinator, Phase};
-use crate::Result;
 use crate::checkpoint::{CheckpointId, FileHandle};
-use crate::cluster::decision::{Action, CheckpointContent};
+use crate::cluster::decision::{Action, CheckpointContent, Outcome};
 use crate::cluster::pending::PendingCheckpoint;
-use crate::cluster::{TaskBlame, ToTask};
+use crate::cluster::restart::doubled;
+use crate::cluster::store_wait::{Rarely, StoreDecision};
+use crate::cluster::{Cause, TaskBlame, ToTask};
 use crate::time::{Micros, SECOND};
+use crate::{ErrorKind, Result};
+
+/// The longest wait before a last checkpoint is tried again, unless the interval is longer.
+const RETRY_MAX: Micros = 10 * SECOND;
 
 /// A checkpoint that every task acknowledged, on its way into the log.
 pub(super) struct Publishing {
@@ -85,6 +91,7 @@ impl Coordinator {
             return Ok(());
         }
         self.failures_in_row = 0;
+        self.failures_said = Rarely::default();
         self.known = known;
         self.commits.add(checkpoint, content.committables());
         self.next_trigger_at = self.next_trigger_at.max(now);
@@ -118,8 +125,7 @@ impl Coordinator {
         let retry_at = self.retry_at(now);
         let Some(publishing) = self.publishing.as_mut().filter(|p| p.is_of(checkpoint)) else { return };
         publishing.settle_at = Some(retry_at);
-        tracing::warn!(%checkpoint, error, "whether the checkpoint is published is not known");
-        self.count_failure(&format!("checkpoint {checkpoint} may be published or not: {error}"));
+        self.count_failure(now, &format!("checkpoint {checkpoint} may be published or not: {error}"));
     }
 
     /// Has somebody find out about a publication in doubt, when it is time.
@@ -133,7 +139,6 @@ impl Coordinator {
 
     /// The checkpoint is aborted: the tasks are told.
     pub(super) fn checkpoint_failed(&mut self, now: Micros, checkpoint: CheckpointId, reason: &str) {
-        tracing::warn!(%checkpoint, reason, "checkpoint failed");
         self.last = self.last.filter(|&last| last != checkpoint);
         for source in self.sources.values_mut() {
             source.checkpoint_aborted(checkpoint);
@@ -142,20 +147,27 @@ impl Coordinator {
         if self.stop_asked || self.data_ended.len() == self.roles.len() {
             self.next_trigger_at = self.retry_at(now);
         }
-        self.count_failure(reason);
+        self.count_failure(now, &format!("checkpoint {checkpoint}: {reason}"));
     }
 
+    /// Soon at first, and with every failure in a row less so, up to the interval.
     fn retry_at(&self, now: Micros) -> Micros {
-        now + self.config.checkpoint_interval.min(SECOND)
+        let interval = self.config.checkpoint_interval;
+        now + doubled(interval.min(SECOND), self.failures_in_row).min(interval.max(RETRY_MAX))
     }
 
-    /// So many failures in a row fail the attempt.
-    fn count_failure(&mut self, reason: &str) {
-        self.failures_in_row += 1;
-        if self.failures_in_row >= self.config.checkpoint_failures_max {
-            let error = format!("{} checkpoints failed in a row, the last: {reason}", self.failures_in_row);
-            self.failures_in_row = 0;
-            self.fail(&error, TaskBlame::External, true);
+    /// Failures are counted and said; so many in a row end the job, if somebody has said how many.
+    fn count_failure(&mut self, now: Micros, reason: &str) {
+        self.failures_in_row = self.failures_in_row.saturating_add(1);
+        self.failures += 1;
+        let in_row = self.failures_in_row;
+        if let Some(unsaid) = self.failures_said.say(now) {
+            tracing::warn!(reason, in_row, unsaid, "a checkpoint failed; the job goes on");
+        }
+        if self.config.checkpoint_failures_max.is_some_and(|max| in_row >= max) {
+            let error = format!("{in_row} checkpoints failed in a row, the last: {reason}");
+            let outcome = Outcome::Failed { error, blame: TaskBlame::External };
+            self.cancel(now, AfterCancel::Finish(outcome));
         }
     }
 
@@ -171,8 +183,23 @@ impl Coordinator {
         }
     }
 
+    /// A commit did not come to its end. One that the store kept from it is made again while the job
+    /// runs on; any other is the attempt's failure.
+    pub(super) fn commit_failed(&mut self, now: Micros, cause: Cause) {
+        if cause.kind != ErrorKind::Store {
+            return self.fail(now, cause);
+        }
+        if let StoreDecision::RetryAt(at) = self.commit_wait.failed(now, !cause.retryable) {
+            self.commit_at = Some(at);
+        }
+        if let Some(unsaid) = self.commit_wait.say(now) {
+            tracing::warn!(error = cause.error, unsaid, "cannot commit; the job goes on and tries again");
+        }
+    }
+
     /// A commit is done and logged.
     pub(super) fn committed(&mut self, checkpoint: CheckpointId) {
+        self.commit_wait.answered();
         self.commits.done(checkpoint);
         self.commit_next();
     }

@@ -7,10 +7,15 @@
 //! - while nobody knows whether a checkpoint is published no other one begins, and none is restored;
 //! - commits are made in the order of their checkpoints, and known only when they are logged;
 //! - a bounded job ends after a checkpoint that was taken after every end of data has committed;
-//! - a task that fails stops all tasks; the restart strategy decides what follows.
+//! - a task that fails stops all tasks; the restart strategy decides what follows;
+//! - a checkpoint store that is away stops checkpoints and commits, not the job; a restore waits for
+//!   it, and no restart strategy is asked.
 
+mod awaited_end;
 mod checkpoints;
 mod commits;
+#[cfg(test)]
+mod discovery_tests;
 mod phase;
 #[cfg(test)]
 mod tests;
@@ -23,13 +28,15 @@ use self::commits::Commits;
 use self::phase::{AfterCancel, Phase};
 use super::decision::{Action, CoordinatorConfig, Event, Outcome, RestoredJob, TaskRole};
 use super::pending::PendingCheckpoint;
+use super::restart::RestartHistory;
 use super::source_coordinator::{SourceCoordinator, SourceEffect, SourceRole};
-use super::{FromTask, TaskBlame, TaskId, ToTask};
+use super::store_wait::{Rarely, StoreDecision, StoreWait};
+use super::{Cause, FromTask, TaskId, ToTask};
 use crate::checkpoint::{CheckpointId, FileHandle};
 use crate::graph::Uid;
 use crate::source::EnumeratorEvent;
 use crate::time::Micros;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The coordinator of one job.
 pub struct Coordinator {
@@ -40,7 +47,11 @@ pub struct Coordinator {
     phase: Phase,
     attempt: u64,
     restarts: u32,
+    history: RestartHistory,
+    store: StoreWait,
     running: BTreeSet<TaskId>,
+    /// Since when all tasks of this attempt run.
+    healthy_since: Option<Micros>,
     /// Tasks of this attempt whose thread is not gone.
     alive: BTreeSet<TaskId>,
     data_ended: BTreeSet<TaskId>,
@@ -49,8 +60,13 @@ pub struct Coordinator {
     next_number: u64,
     next_trigger_at: Micros,
     failures_in_row: u32,
+    failures: u64,
+    failures_said: Rarely,
     known: Arc<BTreeMap<String, FileHandle>>,
     commits: Commits,
+    /// When a commit is tried again that the store did not take.
+    commit_at: Option<Micros>,
+    commit_wait: StoreWait,
     stop_asked: bool,
     /// The checkpoint after which the job may end or stop.
     last: Option<CheckpointId>,
@@ -60,8 +76,9 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator of `generation` that waits for [`Event::Restored`].
+    /// A coordinator of `generation` that waits for [`Event::Restored`]; it is `now`.
     pub fn new(
+        now: Micros,
         config: CoordinatorConfig,
         generation: u64,
         roles: Vec<TaskRole>,
@@ -70,6 +87,7 @@ impl Coordinator {
         let coordinated = |(uid, role): (Uid, _)| (uid.clone(), SourceCoordinator::new(uid, role));
         let sources = sources.into_iter().map(coordinated).collect();
         Coordinator {
+            store: StoreWait::at_start(now + config.store_wait_at_start),
             config,
             generation,
             roles,
@@ -77,7 +95,9 @@ impl Coordinator {
             phase: Phase::Restoring,
             attempt: 0,
             restarts: 0,
+            history: RestartHistory::default(),
             running: BTreeSet::new(),
+            healthy_since: None,
             alive: BTreeSet::new(),
             data_ended: BTreeSet::new(),
             pending: None,
@@ -85,8 +105,12 @@ impl Coordinator {
             next_number: 1,
             next_trigger_at: Micros::MAX,
             failures_in_row: 0,
+            failures: 0,
+            failures_said: Rarely::default(),
             known: Arc::default(),
             commits: Commits::default(),
+            commit_at: None,
+            commit_wait: StoreWait::without_end(),
             stop_asked: false,
             last: None,
             last_published: None,
@@ -100,6 +124,11 @@ impl Coordinator {
         self.restarts
     }
 
+    /// How many checkpoints came to nothing, or to a doubt, since the beginning.
+    pub fn checkpoint_failures(&self) -> u64 {
+        self.failures
+    }
+
     /// The newest checkpoint that is published.
     pub fn last_published(&self) -> Option<CheckpointId> {
         self.last_published
@@ -108,7 +137,8 @@ impl Coordinator {
     /// When the coordinator wants a [`Event::Tick`]; `None`: not by time.
     pub fn tick_at(&self) -> Option<Micros> {
         match &self.phase {
-            Phase::Delayed { until } => self.publishing.is_none().then_some(*until),
+            Phase::Delayed { until, .. } => self.publishing.is_none().then_some(*until),
+            Phase::Cancelling { deadline, .. } => Some(*deadline),
             Phase::Running => {
                 let timeout =
                     self.pending.as_ref().map(|pending| pending.started + self.config.checkpoint_timeout);
@@ -116,7 +146,7 @@ impl Coordinator {
                     (self.pending.is_none() && self.publishing.is_none()).then_some(self.next_trigger_at);
                 let settle = self.publishing.as_ref().and_then(|publishing| publishing.settle_at);
                 let trigger = trigger.filter(|&at| at < Micros::MAX);
-                [timeout, trigger, settle].into_iter().flatten().min()
+                [timeout, trigger, settle, self.commit_at].into_iter().flatten().min()
             }
             _ => None,
         }
@@ -130,7 +160,7 @@ impl Coordinator {
         if self.phase != Phase::Done
             && let Err(error) = self.dispatch(now, event)
         {
-            self.fail(&error.to_string(), blame_of(&error), error.is_retryable());
+            self.fail(now, Cause::from(&error));
         }
         self.actions.drain(..).collect()
     }
@@ -138,37 +168,33 @@ impl Coordinator {
     fn dispatch(&mut self, now: Micros, event: Event) -> Result<()> {
         match event {
             Event::Restored(restored) => self.restored(now, restored)?,
-            Event::RestoreFailed { error, fenced: true, .. } => self.finish(Outcome::Fenced { error }),
-            Event::RestoreFailed { error, retryable: true, .. } => {
-                self.restart_or_finish(now, error, TaskBlame::External);
+            Event::RestoreFailed { cause, fenced: true, .. } => {
+                self.finish(Outcome::Fenced { error: cause.error });
             }
-            Event::RestoreFailed { error, .. } => {
-                self.finish(Outcome::Failed { error, blame: TaskBlame::User });
+            Event::RestoreFailed { cause, refused: true, .. } => {
+                self.finish(Outcome::Refused { error: cause.error });
             }
+            Event::RestoreFailed { cause, .. } => self.restore_failed(now, cause),
             Event::Task(id, message) if id.attempt == self.attempt => self.task(now, id, message)?,
             Event::Task(..) => {}
-            Event::Discovered(uid, facts) => {
-                if matches!(self.phase, Phase::Running) {
-                    self.source_event(&uid, EnumeratorEvent::Discovered(facts))?;
-                }
-            }
+            Event::Discovered(uid, facts) => self.discovered(&uid, facts)?,
             Event::Published { checkpoint, known } => self.published(now, checkpoint, known)?,
             Event::PublishFailed { checkpoint, error, fenced } => {
                 if fenced {
-                    self.cancel(AfterCancel::Finish(Outcome::Fenced { error }));
+                    self.cancel(now, AfterCancel::Finish(Outcome::Fenced { error }));
                 } else {
                     self.not_published(now, checkpoint, &error);
                 }
             }
             Event::PublishInDoubt { checkpoint, error } => self.publish_in_doubt(now, checkpoint, &error),
             Event::Committed(checkpoint) => self.committed(checkpoint),
-            Event::CommitFailed { checkpoint, error, fenced } => {
+            Event::CommitFailed { checkpoint, cause, fenced } => {
                 self.commits.failed(checkpoint);
-                let error = format!("commit of checkpoint {checkpoint}: {error}");
+                let cause = cause.of(format_args!("commit of checkpoint {checkpoint}"));
                 if fenced {
-                    self.cancel(AfterCancel::Finish(Outcome::Fenced { error }));
+                    self.cancel(now, AfterCancel::Finish(Outcome::Fenced { error: cause.error }));
                 } else {
-                    self.fail(&error, TaskBlame::External, true);
+                    self.commit_failed(now, cause);
                 }
             }
             Event::Tidied => {
@@ -177,7 +203,7 @@ impl Coordinator {
                 }
             }
             Event::Stop => self.stop_asked = true,
-            Event::Abandon => self.cancel(AfterCancel::Finish(Outcome::Abandoned)),
+            Event::Abandon => self.cancel(now, AfterCancel::Finish(Outcome::Abandoned)),
             Event::Tick => {}
         }
         self.advance(now);
@@ -196,6 +222,8 @@ impl Coordinator {
         self.attempt += 1;
         self.phase = Phase::Running;
         self.running.clear();
+        self.healthy_since = None;
+        self.commit_at = None;
         self.data_ended.clear();
         self.alive = (0..self.roles.len()).map(|index| self.task_id(index)).collect();
         self.next_trigger_at = now + self.config.checkpoint_interval;
@@ -222,6 +250,11 @@ impl Coordinator {
         match message {
             FromTask::Running => {
                 self.running.insert(id);
+                if self.running.len() == self.roles.len() {
+                    // From now on the store is known to be the right one.
+                    self.store = StoreWait::without_end();
+                    self.healthy_since = Some(now);
+                }
             }
             FromTask::Acknowledged { checkpoint, parts, released, finished, .. } => {
                 let Some(pending) = self.pending.as_mut().filter(|pending| pending.checkpoint == checkpoint)
@@ -249,16 +282,16 @@ impl Coordinator {
             FromTask::SourceMessage { uid, message } => {
                 self.source_event(&uid, EnumeratorEvent::FromReader { subtask: id.subtask, message })?;
             }
-            FromTask::Failed { error, blame, retryable } => {
-                let error = format!("task {id}: {error}");
-                // A task that cannot open what it restores, for good: the checkpoint is damaged.
+            FromTask::Failed(cause) => {
                 let opening = !self.running.contains(&id);
-                match self.restored_from.filter(|_| opening && !retryable && blame == TaskBlame::External) {
+                let cause = cause.of(format_args!("task {id}"));
+                // Only what was read and is not what was written: another checkpoint may be whole.
+                match self.restored_from.filter(|_| opening && cause.kind == ErrorKind::Damaged) {
                     Some(checkpoint) => {
-                        self.actions.push_back(Action::PassOver(checkpoint, error.clone()));
-                        self.fail(&error, blame, true);
+                        self.actions.push_back(Action::PassOver(checkpoint, cause.error.clone()));
+                        self.fail(now, Cause { retryable: true, ..cause });
                     }
-                    None => self.fail(&error, blame, retryable),
+                    None => self.fail(now, cause),
                 }
             }
             FromTask::Ended => {}
@@ -267,7 +300,8 @@ impl Coordinator {
                 if self.alive.is_empty() {
                     self.all_stopped(now);
                 } else if matches!(self.phase, Phase::Running) {
-                    self.fail(&format!("task {id} stopped before its end"), TaskBlame::Internal, true);
+                    let error = Error::internal(format!("task {id} stopped before its end"));
+                    self.fail(now, Cause { retryable: true, ..Cause::from(&error) });
                 }
             }
         }
@@ -276,16 +310,7 @@ impl Coordinator {
 
     /// Does what time and the state of things ask for.
     fn advance(&mut self, now: Micros) {
-        if let Phase::Delayed { until } = self.phase
-            && until <= now
-            && self.publishing.is_none()
-        {
-            self.phase = Phase::Restoring;
-            self.actions.push_back(Action::Restore);
-        }
-        if self.stop_asked && matches!(self.phase, Phase::Delayed { .. }) {
-            self.finish(Outcome::Stopped);
-        }
+        self.advance_phase(now);
         if self.phase == Phase::Running {
             self.abort_late(now);
         }
@@ -293,8 +318,11 @@ impl Coordinator {
             return;
         }
         self.settle_due(now);
+        if self.commit_at.take_if(|at| *at <= now).is_some() {
+            self.commit_next();
+        }
         if self.last.is_some_and(|last| self.is_settled(last)) {
-            self.leave();
+            self.leave(now);
             return;
         }
         let all_ended = self.data_ended.len() == self.roles.len();
@@ -312,6 +340,17 @@ impl Coordinator {
         for id in &self.alive {
             self.actions.push_back(Action::ToTask(id.clone(), message.clone()));
         }
+    }
+
+    /// Heard in every phase: what is found between two attempts is what the next one starts from.
+    fn discovered(&mut self, uid: &Uid, facts: Vec<u8>) -> Result<()> {
+        let running = self.phase == Phase::Running;
+        let Some(source) = self.sources.get_mut(uid) else {
+            return Err(Error::internal(format!("there is no source {uid}")));
+        };
+        let effects = source.discovered(facts, running)?;
+        self.source_effects(uid, effects);
+        Ok(())
     }
 
     fn source_event(&mut self, uid: &Uid, event: EnumeratorEvent) -> Result<()> {
@@ -332,12 +371,5 @@ impl Coordinator {
                 self.actions.push_back(Action::ToTask(id, command));
             }
         }
-    }
-}
-
-fn blame_of(error: &Error) -> TaskBlame {
-    match FromTask::failed(error) {
-        FromTask::Failed { blame, .. } => blame,
-        _ => TaskBlame::Internal,
     }
 }

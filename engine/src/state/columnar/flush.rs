@@ -5,16 +5,24 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::arena::{Arena, NO_BYTES};
-use super::chunks::FrozenRows;
+use super::frozen_rows::FrozenRows;
 use super::key::{EncodedKeys, KeyCodec, StoreKeys};
-use super::layout::{DELETED, HEADER, Layout, WordKind};
-use crate::checkpoint::{SnapshotPart, SnapshotSite};
+use super::layout::{KEY, Layout, WordKind};
+use super::slot_state::RowWrite;
+use crate::checkpoint::{SnapshotPart, SnapshotSite, SnapshotTask};
 use crate::state::{Family, KeyGroupRange, KvOp, KvSnapshotter};
 use crate::time::Micros;
 use crate::{Error, Result};
 
 /// Rows that are encoded, put into key order and written together by the helper thread.
 pub(super) const SHARE_ROWS: usize = 16 * 1024;
+
+/// About so many bytes are encoded and written together, by either thread: a write batch of RocksDB
+/// lies in memory twice, and its memtable takes it whole.
+const SHARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a write takes beside the bytes of its key and value.
+const WRITE_BYTES: usize = 96;
 
 /// The first byte of a value: the version of the row's encoding.
 const VALUE_VERSION: u8 = 1;
@@ -26,31 +34,67 @@ pub(super) struct RowWriter {
     pub(super) keys: KeyCodec,
     pub(super) store_keys: StoreKeys,
     pub(super) timer_offsets: Vec<Micros>,
-    /// After a failed write nobody knows which timers the store has: they are written again.
-    pub(super) timers_always: bool,
+    pub(super) share_bytes: usize,
 }
 
 impl RowWriter {
-    /// The writes that bring the store up to these rows, in key order within each family. `stored`
-    /// says for each row whether the store may hold its key.
-    pub(super) fn ops(&self, arena: &Arena, rows: &[u64], stored: &[bool]) -> Result<Vec<KvOp>> {
+    pub(super) fn new(
+        layout: Layout,
+        keys: KeyCodec,
+        store_keys: StoreKeys,
+        timer_offsets: Vec<Micros>,
+    ) -> RowWriter {
+        RowWriter { layout, keys, store_keys, timer_offsets, share_bytes: SHARE_BYTES_MAX }
+    }
+
+    /// Gives the writes that bring the store up to these rows, in shares of bounded bytes; what
+    /// belongs to one row is in one share.
+    pub(super) fn for_shares(
+        &self,
+        arena: &Arena,
+        rows: &[u64],
+        writes: &[RowWrite],
+        mut give: impl FnMut(&mut dyn Iterator<Item = KvOp>) -> Result<()>,
+    ) -> Result<()> {
+        let stride = self.layout.stride;
+        let mut start = 0;
+        while start < writes.len() {
+            let (mut end, mut bytes) = (start, 0);
+            while end < writes.len() && bytes < self.share_bytes {
+                bytes += self.write_bytes(arena, &rows[end * stride..(end + 1) * stride]);
+                end += 1;
+            }
+            let ops = self.ops(arena, &rows[start * stride..end * stride], &writes[start..end])?;
+            give(&mut ops.into_iter())?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// About how many bytes the writes of a row take.
+    fn write_bytes(&self, arena: &Arena, row: &[u64]) -> usize {
+        let handles = self.layout.handles.iter().map(|&handle| arena.get(row[handle]).len());
+        let key_copies = if self.keys.is_word() { 0 } else { self.timer_offsets.len() };
+        let keys = if key_copies > 0 { arena.get(row[KEY]).len() * key_copies } else { 0 };
+        handles.sum::<usize>() + keys + WRITE_BYTES * (1 + self.timer_offsets.len())
+    }
+
+    /// The writes that bring the store up to these rows, in key order within each family.
+    fn ops(&self, arena: &Arena, rows: &[u64], writes: &[RowWrite]) -> Result<Vec<KvOp>> {
         let stride = self.layout.stride;
         let mut keys = EncodedKeys::default();
         self.keys.encode_rows(rows.chunks_exact(stride), arena, &mut keys)?;
-        let mut states = Vec::with_capacity(stored.len());
+        let mut states = Vec::with_capacity(writes.len());
         let mut timers = Vec::new();
-        for (index, (row, &stored)) in rows.chunks_exact(stride).zip(stored).enumerate() {
+        for (index, (row, &write)) in rows.chunks_exact(stride).zip(writes).enumerate() {
             let (key, namespace) = (keys.get(index), self.layout.namespace(row));
-            let deleted = row[HEADER] & DELETED != 0;
-            if deleted && !stored {
-                continue;
-            }
+            let deleted = write == RowWrite::Delete;
             let mut state_key = Vec::with_capacity(key.len() + 11);
             self.store_keys.state(key, namespace, &mut state_key);
             let value = if deleted { None } else { Some(self.encode_value(row, arena)) };
             states.push((state_key, value));
             // A row's timers never change: they are written with it first, and deleted with it.
-            if deleted == stored || (self.timers_always && !deleted) {
+            if write != RowWrite::Put {
                 for &offset in &self.timer_offsets {
                     let mut timer = Vec::with_capacity(key.len() + 18);
                     self.store_keys.timer(namespace.saturating_add(offset), key, namespace, &mut timer);
@@ -98,7 +142,7 @@ impl RowWriter {
         let mut rest = match value.split_first() {
             Some((&VALUE_VERSION, rest)) => rest,
             Some((version, _)) => {
-                return Err(Error::external(format!("stored row has unknown version {version}")).permanent());
+                return Err(Error::damaged(format!("stored row has unknown version {version}")));
             }
             None => return Err(damaged()),
         };
@@ -190,12 +234,11 @@ pub(super) struct FrozenState {
 }
 
 impl FrozenState {
-    /// Writes the rows, takes the snapshot, uploads it. On a helper thread.
-    pub(super) fn run(self, site: &SnapshotSite) -> Result<Vec<SnapshotPart>> {
+    /// Writes the rows and takes the snapshot; what is left is to upload it. On a helper thread.
+    pub(super) fn run(self, site: &SnapshotSite) -> Result<SnapshotTask> {
         let FrozenState { rows, arena, writer, mut snapshotter, key_groups, meta, promise } = self;
-        rows.for_shares(SHARE_ROWS, |rows, stored| {
-            let ops = writer.ops(&arena, rows, stored)?;
-            if ops.is_empty() { Ok(()) } else { snapshotter.write(&mut ops.into_iter()) }
+        rows.for_shares(SHARE_ROWS, |rows, writes| {
+            writer.for_shares(&arena, rows, writes, |ops| snapshotter.write(ops))
         })?;
         drop(arena);
         // Whether or not the files could be frozen, the rows are in the store, and from here on the
@@ -203,6 +246,6 @@ impl FrozenState {
         let frozen = snapshotter.freeze(site);
         promise.settle(Progress::Written);
         frozen?;
-        Ok(vec![SnapshotPart::Keyed(snapshotter.upload(site, key_groups, meta)?)])
+        Ok(Box::new(move |site| Ok(vec![SnapshotPart::Keyed(snapshotter.upload(site, key_groups, meta)?)])))
     }
 }

@@ -37,11 +37,26 @@ impl Index {
         Index { entries: vec![EMPTY; BUCKETS_MIN], shift: 32 - BUCKETS_MIN.trailing_zeros(), len: 0 }
     }
 
+    /// Bytes that the entries take.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.len() * size_of::<u64>()
+    }
+
+    /// Bytes that making room for `additional` keys would take beside them.
+    pub(super) fn growth_bytes(&self, additional: usize) -> usize {
+        self.buckets_beyond(additional).map_or(0, |buckets| buckets * size_of::<u64>())
+    }
+
+    /// How many buckets so many keys more need, when they are more than there are.
+    fn buckets_beyond(&self, additional: usize) -> Option<usize> {
+        let needed = (self.len + additional) * 8 / LOAD_EIGHTHS_MAX + 1;
+        (needed > self.entries.len()).then(|| needed.next_power_of_two())
+    }
+
     /// Makes room for `additional` keys, so that inserting them moves nothing.
     pub(super) fn reserve(&mut self, additional: usize) {
-        let needed = (self.len + additional) * 8 / LOAD_EIGHTHS_MAX + 1;
-        if needed > self.entries.len() {
-            self.grow(needed.next_power_of_two());
+        if let Some(buckets) = self.buckets_beyond(additional) {
+            self.grow(buckets);
         }
     }
 

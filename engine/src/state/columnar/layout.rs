@@ -39,10 +39,6 @@ pub(super) const KEY: usize = 1;
 /// Word 2 of a row, when there are namespaces.
 pub(super) const NAMESPACE: usize = 2;
 
-/// The slot holds a key.
-pub(super) const OCCUPIED: u64 = 1 << 31;
-/// The key was deleted, and the store may not know it yet.
-pub(super) const DELETED: u64 = 1 << 30;
 /// The key is null, and its word 0.
 pub(super) const NULL_KEY: u64 = 1 << 29;
 /// The batch that touched the slot last.

@@ -6,7 +6,7 @@ use super::arena::{Arena, NO_BYTES};
 use super::chunks::Chunks;
 use super::index::{Index, Probe};
 use super::key::Keys;
-use super::layout::{DELETED, EPOCH_MASK, HEADER, Layout, OCCUPIED};
+use super::layout::{EPOCH_MASK, HEADER, Layout};
 
 /// Rows that are prefetched together: enough to hide a cache miss, few enough to stay near.
 const BLOCK_ROWS: usize = 64;
@@ -57,7 +57,6 @@ pub(super) struct Finder<'a> {
     pub(super) index: &'a mut Index,
     pub(super) chunks: &'a mut Chunks,
     pub(super) arena: &'a mut Arena,
-    pub(super) layout: &'a Layout,
     /// The number of this look-up, in a header's bits.
     pub(super) epoch: u64,
     /// Whether a deleted key comes to life again.
@@ -123,10 +122,10 @@ impl Finder<'_> {
             }
             slot = self.index.next(&mut probe, tag);
         }
-        let slot = self.chunks.allocate();
-        let words = self.chunks.row_dirty(slot);
+        let slot = self.chunks.insert();
+        let words = self.chunks.row_mut(slot);
         let flags = keys.write(row, words, self.arena);
-        words[HEADER] = (u64::from(tag) << 32) | OCCUPIED | flags | self.epoch;
+        words[HEADER] = (u64::from(tag) << 32) | flags | self.epoch;
         self.index.insert(tag, slot);
         touched.changed.push(slot);
         touched.first_rows.push(row as u32);
@@ -140,30 +139,23 @@ impl Finder<'_> {
         if header & EPOCH_MASK == self.epoch {
             return slot;
         }
-        if header & DELETED != 0 {
+        if self.chunks.is_dead(slot) {
             if !self.revive {
                 return NO_SLOT;
             }
-            self.blank(slot);
             touched.created.push(slot);
         }
-        let words = self.chunks.row_dirty(slot);
-        words[HEADER] = (header & !(EPOCH_MASK | DELETED)) | self.epoch;
+        let words = self.chunks.touch(slot);
+        words[HEADER] = (header & !EPOCH_MASK) | self.epoch;
         touched.changed.push(slot);
         touched.first_rows.push(row as u32);
         slot
-    }
-
-    /// Zeroes the state of a slot.
-    #[cold]
-    fn blank(&mut self, slot: u32) {
-        blank(self.chunks, self.arena, self.layout, slot);
     }
 }
 
 /// Zeroes the state of a slot and lets go of its bytes.
 pub(super) fn blank(chunks: &mut Chunks, arena: &mut Arena, layout: &Layout, slot: u32) {
-    let words = chunks.row_dirty(slot);
+    let words = chunks.row_mut(slot);
     for &handle in layout.handles.iter().filter(|&&word| word >= layout.state) {
         arena.release(words[handle]);
         words[handle] = NO_BYTES;

@@ -12,7 +12,8 @@
 //! # The rules
 //! - Between a freeze and the end of the helper's writing nobody else writes to the store: nothing
 //!   dirty or frozen is evicted meanwhile, so a look-up in the store never reads a stale value.
-//! - A deleted key that the store may hold stays as a tombstone until its delete is written.
+//! - A deleted key that the store may hold stays as a tombstone until its delete is written. What
+//!   may become of a key, in memory and in the store, is one table (`slot_state.rs`).
 //! - A slot found for a batch stays valid until the next call of `look_up`.
 //!
 //! This module knows the store by its traits, and no aggregate or window.
@@ -21,10 +22,12 @@ mod arena;
 mod chunks;
 mod evict;
 mod flush;
+mod frozen_rows;
 mod index;
 mod key;
 mod layout;
 mod look_up;
+mod slot_state;
 mod state;
 mod timers;
 

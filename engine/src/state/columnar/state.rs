@@ -5,14 +5,17 @@ use std::collections::BTreeSet;
 use arrow::array::{Array, ArrayRef};
 
 use super::arena::{Arena, NO_BYTES};
-use super::chunks::Chunks;
 #[cfg(test)]
-use super::chunks::{CHUNK_SLOTS, ones};
+use super::chunks::CHUNK_SLOTS;
+use super::chunks::Chunks;
 use super::flush::{FrozenState, Outcome, Promise, RowWriter};
+#[cfg(test)]
+use super::frozen_rows::ones;
 use super::index::Index;
 use super::key::{ByteKeys, EncodedKeys, KeyCodec, Keys, Namespaced, StoreKeys, WordKeys};
-use super::layout::{ColumnarSpec, DELETED, EPOCH_MASK, HEADER, Layout, OCCUPIED};
+use super::layout::{ColumnarSpec, EPOCH_MASK, HEADER, Layout};
 use super::look_up::{Finder, NO_SLOT, Touched, blank};
+use super::slot_state::{Event, SlotState};
 use crate::metrics::Counter;
 use crate::operator::{OpenContext, OperatorSnapshot};
 use crate::state::key_encoding::hash_keys;
@@ -20,18 +23,18 @@ use crate::state::{Family, KeyGroupRange, KvStore, StoreSite};
 use crate::time::Micros;
 use crate::{Error, Result};
 
-/// Keys that one read of the store asks for together.
+/// Keys that one read of the store asks for together: as many as have values of about so many bytes,
+/// for the store pins what it answers.
 const READ_KEYS_MAX: usize = 8 * 1024;
+const READ_KEYS_MIN: usize = 16;
+const READ_KEYS_FIRST: usize = 256;
+const READ_BYTES_MAX: usize = 1024 * 1024;
 /// First bytes of a handle's meta: whose format it is, and the version.
 const META_PREFIX: &str = "columnar 1; ";
 
 /// A frozen set that a helper thread is writing.
 pub(super) struct Pending {
     outcome: Outcome,
-    /// The frozen slots, a bitmap per chunk.
-    pub(super) bits: Vec<u64>,
-    /// Tombstones among them.
-    deleted: Vec<u32>,
     /// Bytes of its rows that were copied at the freeze.
     pub(super) copied_bytes: usize,
 }
@@ -56,10 +59,12 @@ pub struct ColumnarState {
     pub(super) times_done: Micros,
     waits_for_flush: bool,
     flush_waits: Counter,
-    tombstones: Vec<u32>,
     meta: Vec<u8>,
     encoded: EncodedKeys,
     missing: Vec<u32>,
+    read_keys: usize,
+    /// Bytes of a value of the store, as the last read found them; `None` before the first.
+    pub(super) stored_bytes: Option<usize>,
 }
 
 impl ColumnarState {
@@ -87,15 +92,13 @@ impl ColumnarState {
                 String::from_utf8_lossy(&handle.meta)
             )));
         }
-        let in_path = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        let job: String = info.job.chars().map(in_path).take(64).collect();
         let site = StoreSite {
             uid: &info.uid,
             subtask: info.subtask,
             key_groups,
             restored: cx.restored,
             storage: cx.storage.as_ref(),
-            unique: format!("{job}-{}-{}-{}-{}", info.uid, info.subtask, info.generation, info.attempt),
+            unique: info.instance_name(),
         };
         let store = cx.backend.open(&site)?;
         let layout = Layout::new(&spec.words, spec.namespaced, !keys.is_word());
@@ -106,7 +109,7 @@ impl ColumnarState {
             index: Index::new(),
             chunks: Chunks::new(layout.stride),
             arena: Arena::default(),
-            writer: RowWriter { layout, keys, store_keys, timer_offsets, timers_always: false },
+            writer: RowWriter::new(layout, keys, store_keys, timer_offsets),
             store,
             key_groups,
             bytes_max: spec.bytes_max,
@@ -121,10 +124,11 @@ impl ColumnarState {
             flush_waits: cx
                 .metrics
                 .counter("state_flush_waits_total", "Times that a task waited for a helper to write."),
-            tombstones: Vec::new(),
             meta: meta.into_bytes(),
             encoded: EncodedKeys::default(),
             missing: Vec::new(),
+            read_keys: READ_KEYS_FIRST,
+            stored_bytes: None,
         };
         if restored {
             state.read_stored_times()?;
@@ -134,7 +138,9 @@ impl ColumnarState {
 
     /// Finds or makes the slot of each row. `hashes` are the key hashes that travel with the batch;
     /// `namespaces` has one for each row where the state is namespaced, and is empty otherwise.
-    /// What was found counts as changed. Slots of earlier look-ups are void.
+    /// What was found counts as changed. Slots of earlier look-ups are void. `bytes`: the most that
+    /// keys and new states may take beside a row's own words. A batch for which that is much is
+    /// looked up in parts, see [`ColumnarState::rows_at_once`].
     ///
     /// # Errors
     /// An external error of the store.
@@ -143,10 +149,11 @@ impl ColumnarState {
         columns: &[ArrayRef],
         hashes: &[u64],
         namespaces: &[i64],
+        bytes: usize,
         touched: &mut Touched,
     ) -> Result<()> {
         self.settle();
-        self.make_room(hashes.len())?;
+        self.make_room(hashes.len(), bytes)?;
         self.find(columns, hashes, namespaces, true, touched)
     }
 
@@ -190,9 +197,7 @@ impl ColumnarState {
             self.encoded = encoded;
         }
         if self.store_may_hold {
-            for slots in missing.chunks(READ_KEYS_MAX) {
-                self.load(slots, touched)?;
-            }
+            self.load_all(&missing, touched)?;
         } else {
             touched.created.extend_from_slice(&missing);
         }
@@ -213,7 +218,6 @@ impl ColumnarState {
             index: &mut self.index,
             chunks: &mut self.chunks,
             arena: &mut self.arena,
-            layout: &self.writer.layout,
             epoch: self.epoch,
             revive,
         };
@@ -224,8 +228,28 @@ impl ColumnarState {
         }
     }
 
-    /// Reads the states of new slots from the store.
-    fn load(&mut self, slots: &[u32], touched: &mut Touched) -> Result<()> {
+    /// Reads the states of new slots from the store, some at a time, and makes room for their values
+    /// meanwhile.
+    fn load_all(&mut self, mut slots: &[u32], touched: &mut Touched) -> Result<()> {
+        while !slots.is_empty() {
+            let (share, rest) = slots.split_at(self.read_keys.min(slots.len()));
+            let bytes = self.load(share, touched)?;
+            self.stored_bytes = Some(bytes / share.len());
+            if bytes > READ_BYTES_MAX {
+                self.read_keys = (share.len() * READ_BYTES_MAX / bytes).max(READ_KEYS_MIN);
+            } else if share.len() == self.read_keys && bytes < READ_BYTES_MAX / 2 {
+                self.read_keys = (self.read_keys * 2).min(READ_KEYS_MAX);
+            }
+            if bytes > 0 {
+                self.make_room_beside_found()?;
+            }
+            slots = rest;
+        }
+        Ok(())
+    }
+
+    /// Reads the states of new slots from the store. Answers how many bytes these were.
+    fn load(&mut self, slots: &[u32], touched: &mut Touched) -> Result<usize> {
         let mut encoded = EncodedKeys::default();
         let rows = slots.iter().map(|&slot| self.chunks.row(slot));
         self.writer.keys.encode_rows(rows, &self.arena, &mut encoded)?;
@@ -241,18 +265,20 @@ impl ColumnarState {
         let (keys, slots): (Vec<Vec<u8>>, Vec<u32>) = keys.into_iter().unzip();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let values = self.store.multi_get(Family::State, &keys)?;
+        let mut bytes = 0;
         for (&slot, value) in slots.iter().zip(values) {
             match value {
                 Some(value) => {
+                    bytes += value.len();
                     let row = self.chunks.row_mut(slot);
                     self.writer.decode_value(&value, row, &mut self.arena)?;
-                    self.chunks.set_stored(slot);
+                    self.chunks.happen(slot, Event::Load);
                     touched.loaded.push(slot);
                 }
                 None => touched.created.push(slot),
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// The states, to be read and updated.
@@ -278,7 +304,7 @@ impl ColumnarState {
     /// Whether a slot holds a key that is not deleted; for owners that keep slots over look-ups,
     /// which may find theirs evicted, deleted or given to another key.
     pub fn is_live(&self, slot: u32) -> bool {
-        slot < self.chunks.slot_end() && self.chunks.row(slot)[HEADER] & (OCCUPIED | DELETED) == OCCUPIED
+        self.chunks.is_live(slot)
     }
 
     /// Number of keys in memory, deleted ones that the store has not heard of included.
@@ -298,25 +324,32 @@ impl ColumnarState {
             if !self.is_live(slot) {
                 continue;
             }
-            if self.chunks.is_stored(slot) {
+            if self.happen(slot, Event::Delete) != SlotState::FREE {
                 blank(&mut self.chunks, &mut self.arena, &self.writer.layout, slot);
-                self.chunks.row_mut(slot)[HEADER] |= DELETED;
-                self.tombstones.push(slot);
-            } else {
-                self.free(slot);
             }
         }
     }
 
-    /// Forgets a slot.
-    pub(super) fn free(&mut self, slot: u32) {
-        let row = self.chunks.row(slot);
-        let tag = (row[HEADER] >> 32) as u32;
-        for &handle in &self.writer.layout.handles {
-            self.arena.release(row[handle]);
+    /// Lets an event happen to a slot, and forgets the slot when it is free then. Answers its state.
+    pub(super) fn happen(&mut self, slot: u32, event: Event) -> SlotState {
+        let after = self.chunks.happen(slot, event);
+        if after == SlotState::FREE {
+            self.forget(&[slot]);
         }
-        self.index.remove(tag, slot);
-        self.chunks.release(slot);
+        after
+    }
+
+    /// Forgets slots that became free: their rows go last, for they may be a chunk's last ones.
+    fn forget(&mut self, slots: &[u32]) {
+        for &slot in slots {
+            let row = self.chunks.row(slot);
+            let tag = (row[HEADER] >> 32) as u32;
+            for &handle in &self.writer.layout.handles {
+                self.arena.release(row[handle]);
+            }
+            self.index.remove(tag, slot);
+        }
+        slots.iter().for_each(|&slot| self.chunks.release(slot));
     }
 
     /// Freezes what changed since the last snapshot. The task of the result writes and uploads it.
@@ -328,10 +361,9 @@ impl ColumnarState {
         if self.pending.is_some() {
             return Err(Error::external("the state of the checkpoint before is still being written"));
         }
-        let (rows, bits) = self.chunks.freeze();
+        let rows = self.chunks.freeze();
         let (promise, outcome) = Promise::new();
-        let deleted = std::mem::take(&mut self.tombstones);
-        self.pending = Some(Pending { outcome, bits, deleted, copied_bytes: rows.copied_bytes() });
+        self.pending = Some(Pending { outcome, copied_bytes: rows.copied_bytes() });
         let frozen = FrozenState {
             rows,
             arena: self.arena.clone(),
@@ -341,7 +373,10 @@ impl ColumnarState {
             meta: self.meta.clone(),
             promise,
         };
-        Ok(OperatorSnapshot { parts: Vec::new(), tasks: vec![Box::new(move |site| frozen.run(site))] })
+        Ok(OperatorSnapshot {
+            flushes: vec![Box::new(move |site| frozen.run(site))],
+            ..OperatorSnapshot::default()
+        })
     }
 
     /// Waits for the helper when it may: nothing is evicted meanwhile, and memory has a bound.
@@ -362,21 +397,10 @@ impl ColumnarState {
             None | Some(None) => return,
             Some(Some(written)) => written,
         };
-        let Some(pending) = self.pending.take() else { return };
-        self.writer.timers_always = !written;
-        if written {
-            for slot in pending.deleted {
-                let deleted = self.chunks.row(slot)[HEADER] & (OCCUPIED | DELETED) == OCCUPIED | DELETED;
-                if deleted && !self.chunks.is_dirty(slot) {
-                    self.free(slot);
-                }
-            }
-        } else {
-            for (chunk, &bits) in pending.bits.iter().enumerate().filter(|(_, bits)| **bits != 0) {
-                self.chunks.mark_dirty(chunk, bits);
-            }
-            self.tombstones.extend(pending.deleted);
-        }
+        self.pending = None;
+        self.arena.settled();
+        let freed = self.chunks.settle(written);
+        self.forget(&freed);
     }
 
     /// The number of the next look-up. When the header's bits run out all rows begin anew: once in
@@ -384,28 +408,25 @@ impl ColumnarState {
     fn advance_epoch(&mut self) {
         self.epoch += 1;
         if self.epoch > EPOCH_MASK {
-            for slot in 0..self.chunks.slot_end() {
+            for slot in self.chunks.used() {
                 self.chunks.row_mut(slot)[HEADER] &= !EPOCH_MASK;
             }
             self.epoch = 1;
         }
     }
 
-    /// Copies what is alive in the arena to a new one.
-    pub(super) fn compact_arena(&mut self) {
-        let mut arena = Arena::default();
-        for slot in 0..self.chunks.slot_end() {
-            if !self.chunks.is_occupied(slot) {
-                continue;
-            }
-            let row = self.chunks.row_mut(slot);
+    /// Moves values of the arena together, at most so many bytes of them, and so frees the segments
+    /// that had the most garbage.
+    pub(super) fn compact_arena(&mut self, bytes_max: usize) {
+        self.arena.choose_leaving(bytes_max);
+        for slot in self.chunks.used() {
             for &handle in &self.writer.layout.handles {
-                if row[handle] != NO_BYTES {
-                    row[handle] = arena.insert(self.arena.get(row[handle]));
+                let value = self.chunks.row(slot)[handle];
+                if value != NO_BYTES && self.arena.is_leaving(value) {
+                    self.chunks.row_mut(slot)[handle] = self.arena.relocate(value);
                 }
             }
         }
-        self.arena = arena;
     }
 
     /// The slots that changed since the last snapshot or write-back, for tests.
@@ -440,7 +461,7 @@ impl Rows<'_> {
 
     /// Says that the state of a slot changes.
     pub fn mark_changed(&mut self, slot: u32) {
-        self.chunks.row_dirty(slot);
+        self.chunks.touch(slot);
     }
 
     /// The bytes in a word of kind bytes.

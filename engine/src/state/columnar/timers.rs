@@ -53,7 +53,7 @@ impl ColumnarState {
     ) -> Result<bool> {
         // Before the scan: making room writes deletes, and what they delete must not be found first.
         self.settle();
-        self.make_room(limit)?;
+        self.make_room(limit, 0)?;
         let mut found: Vec<Vec<u8>> = Vec::new();
         while cursor.group < self.key_groups.end && found.len() < limit {
             let start =

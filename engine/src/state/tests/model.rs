@@ -1,10 +1,16 @@
-use std::collections::BTreeMap;
+//! Values, lists, maps and timers against plain collections, over random changes, evictions,
+//! barriers, helpers that are slow, abandoned or break off in the middle, in any order, and restores.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::super::frozen::{Flush, FlushStep};
 use super::super::*;
-use super::site::{Kind, Site, at, finish};
-use crate::checkpoint::{KeyedHandle, SnapshotSite, SnapshotTask};
+use super::site::{Kind, Site, at, key_bytes};
+use crate::Result;
+use crate::checkpoint::{CheckpointId, KeyedHandle, SnapshotPart, SnapshotSite};
+use crate::time::{Micros, Watermark};
 
 /// What all states of all keys hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,6 +18,7 @@ struct Model {
     values: BTreeMap<u64, u64>,
     lists: BTreeMap<u64, Vec<String>>,
     maps: BTreeMap<u64, BTreeMap<i32, String>>,
+    timers: BTreeSet<(Micros, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -27,16 +34,29 @@ enum Op {
     MapGet(u64, i32),
     MapClear(u64),
     MapIter(u64),
+    Register(u64, Micros),
+    Unregister(u64, Micros),
+    /// Takes so many timers, the earliest first.
+    Fire(usize),
     Barrier,
-    Finish,
-    Drop,
-    Break,
+    /// One of the helpers under way does its next piece of work.
+    Step(usize),
+    /// It works until it is done, or must wait for another.
+    Finish(usize),
+    /// It is gone, wherever it is.
+    Drop(usize),
+    /// Its next write fails.
+    Fail(usize),
+    /// Freezing its files will fail.
+    Break(usize),
     Restore,
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let key = 0u64..12;
+    let key = 0u64..8;
     let map_key = -3i32..5;
+    let time = 0 as Micros..10;
+    let helper = 0_usize..4;
     prop_oneof![
         4 => (key.clone(), any::<u64>()).prop_map(|(key, value)| Op::Set(key, value)),
         4 => key.clone().prop_map(Op::Add),
@@ -48,20 +68,29 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (key.clone(), map_key.clone()).prop_map(|(key, at)| Op::Remove(key, at)),
         3 => (key.clone(), map_key).prop_map(|(key, at)| Op::MapGet(key, at)),
         1 => key.clone().prop_map(Op::MapClear),
-        2 => key.prop_map(Op::MapIter),
-        2 => Just(Op::Barrier),
-        2 => Just(Op::Finish),
-        1 => Just(Op::Drop),
-        1 => Just(Op::Break),
+        2 => key.clone().prop_map(Op::MapIter),
+        6 => (key.clone(), time.clone()).prop_map(|(key, time)| Op::Register(key, time)),
+        5 => (key.clone(), time).prop_map(|(key, time)| Op::Unregister(key, time)),
+        1 => (1_usize..8).prop_map(Op::Fire),
+        6 => Just(Op::Barrier),
+        24 => helper.clone().prop_map(Op::Step),
+        1 => helper.clone().prop_map(Op::Finish),
+        3 => helper.clone().prop_map(Op::Drop),
+        1 => helper.clone().prop_map(Op::Fail),
+        1 => helper.prop_map(Op::Break),
         1 => Just(Op::Restore),
     ]
 }
 
+/// A helper under way.
 struct Pending {
-    task: SnapshotTask,
+    flush: Flush,
     site: SnapshotSite,
     model: Model,
 }
+
+/// Helpers under way at a time.
+const PENDING_MAX: usize = 4;
 
 struct Run {
     site: Site,
@@ -71,7 +100,7 @@ struct Run {
     map: MapState<i32, String>,
     model: Model,
     pending: Vec<Pending>,
-    complete: Option<(KeyedHandle, Model)>,
+    complete: Option<(CheckpointId, KeyedHandle, Model)>,
 }
 
 fn text(value: u8) -> String {
@@ -143,49 +172,96 @@ impl Run {
                 self.model.maps.remove(&key);
             }
             Op::MapIter(key) => self.check_map(key),
+            Op::Register(key, time) => {
+                at(&mut self.keyed, key);
+                self.keyed.register_event_timer(time, b"").unwrap();
+                self.model.timers.insert((time, key_bytes(key)));
+            }
+            Op::Unregister(key, time) => {
+                at(&mut self.keyed, key);
+                self.keyed.delete_event_timer(time, b"").unwrap();
+                self.model.timers.remove(&(time, key_bytes(key)));
+            }
+            Op::Fire(count) => (0..count).for_each(|_| self.fire()),
             _ => self.checkpoint_step(op),
         }
     }
 
+    fn fire(&mut self) {
+        let fired = self.keyed.next_due_event_timer(Watermark::MAX).unwrap();
+        let fired = fired.map(|timer| (timer.time, timer.key));
+        assert_eq!(fired.as_ref().map(|timer| timer.0), self.model.timers.first().map(|timer| timer.0));
+        assert!(fired.is_none_or(|timer| self.model.timers.remove(&timer)));
+    }
+
     fn checkpoint_step(&mut self, op: &Op) {
-        match op {
-            Op::Barrier if self.pending.len() < 3 => {
-                let (task, site) = self.site.barrier(&mut self.keyed);
-                self.pending.push(Pending { task, site, model: self.model.clone() });
-            }
-            Op::Finish => {
-                if let Some(Pending { task, site, model }) = self.pending.pop() {
-                    let handle = finish(task, &site).unwrap();
-                    self.site.complete(&handle);
-                    self.keyed.checkpoint_completed(site.checkpoint).unwrap();
-                    self.complete = Some((handle, model));
-                    // Earlier ones were overtaken.
-                    for Pending { task, site, .. } in self.pending.drain(..) {
-                        assert!(task(&site).is_err());
-                        self.keyed.checkpoint_aborted(site.checkpoint).unwrap();
-                    }
-                }
-            }
-            Op::Drop => drop(self.pending.pop()),
-            Op::Break => {
-                if let Some(Pending { task, mut site, .. }) = self.pending.pop() {
-                    site.scratch = site.scratch.join("not").join("there");
-                    assert!(task(&site).is_err());
-                    for Pending { task, site, .. } in self.pending.drain(..) {
-                        assert!(task(&site).is_err());
-                    }
-                }
+        match *op {
+            Op::Barrier if self.pending.len() < PENDING_MAX => {
+                let (flush, site) = self.site.freeze(&mut self.keyed);
+                self.pending.push(Pending { flush, site, model: self.model.clone() });
             }
             Op::Restore => {
-                if let Some((handle, model)) = self.complete.clone() {
+                if let Some((_, handle, model)) = self.complete.clone() {
                     self.pending.clear();
                     self.keyed = self.site.open(&[handle]);
                     (self.value, self.list, self.map) = Self::states(&mut self.keyed);
                     self.model = model;
-                    self.check_all();
                 }
             }
+            Op::Step(helper)
+            | Op::Finish(helper)
+            | Op::Drop(helper)
+            | Op::Fail(helper)
+            | Op::Break(helper)
+                if !self.pending.is_empty() =>
+            {
+                self.helper_step(op, helper % self.pending.len());
+            }
             _ => {}
+        }
+    }
+
+    fn helper_step(&mut self, op: &Op, helper: usize) {
+        let Pending { flush, site, .. } = &mut self.pending[helper];
+        let step = match op {
+            Op::Drop(_) => Err(crate::Error::external("dropped")),
+            Op::Break(_) => {
+                site.scratch = site.scratch.join("not").join("there");
+                Ok(FlushStep::More)
+            }
+            Op::Fail(_) => {
+                self.site.faults.break_after(0);
+                let step = flush.step(site);
+                self.site.faults.break_after(usize::MAX);
+                step
+            }
+            Op::Finish(_) => loop {
+                match flush.step(site) {
+                    Ok(FlushStep::More) => {}
+                    step => break step,
+                }
+            },
+            _ => flush.step(site),
+        };
+        self.helper_stepped(helper, step);
+    }
+
+    fn helper_stepped(&mut self, helper: usize, step: Result<FlushStep>) {
+        if matches!(step, Ok(FlushStep::More | FlushStep::Blocked(_))) {
+            return;
+        }
+        let Pending { flush, site, model } = self.pending.remove(helper);
+        if step.is_err() {
+            drop(flush);
+            self.keyed.checkpoint_aborted(site.checkpoint).unwrap();
+            return;
+        }
+        let parts = flush.upload(&site).unwrap();
+        let [SnapshotPart::Keyed(handle)] = parts.as_slice() else { panic!("{parts:?}") };
+        self.site.complete(handle);
+        self.keyed.checkpoint_completed(site.checkpoint).unwrap();
+        if self.complete.as_ref().is_none_or(|complete| complete.0 < site.checkpoint) {
+            self.complete = Some((site.checkpoint, handle.clone(), model));
         }
     }
 
@@ -204,12 +280,25 @@ impl Run {
     }
 
     fn check_all(&mut self) {
-        for key in 0..12 {
+        for key in 0..8 {
             at(&mut self.keyed, key);
             assert_eq!(self.value.get(&mut self.keyed).unwrap(), self.model.values.get(&key));
             self.check_list(key);
             self.check_map(key);
         }
+        for _ in 0..=self.model.timers.len() {
+            self.fire();
+        }
+    }
+
+    /// Everything that was ever known, here and after a restore of a last checkpoint.
+    fn check_here_and_restored(&mut self) {
+        self.pending.clear();
+        self.checkpoint_step(&Op::Barrier);
+        self.checkpoint_step(&Op::Finish(0));
+        self.check_all();
+        self.checkpoint_step(&Op::Restore);
+        self.check_all();
     }
 }
 
@@ -221,14 +310,14 @@ fn run(kind: Kind, ops: &[Op], cache_bytes_max: usize) {
         run.step(op);
         run.keyed.stop_waiting();
     }
-    run.check_all();
+    run.check_here_and_restored();
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn states_on_an_ordered_map_behave_as_the_model(
-        ops in proptest::collection::vec(op(), 1..200), cache in 256usize..20_000,
+        ops in proptest::collection::vec(op(), 1..400), cache in 256usize..20_000,
     ) {
         run(Kind::Map, &ops, cache);
     }

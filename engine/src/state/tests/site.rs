@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::super::frozen::Flush;
 use super::super::key_encoding::hash_key;
 use super::super::*;
+use super::faulty::FaultyBackend;
 use crate::Result;
 use crate::checkpoint::{
-    CheckpointId, CheckpointStorage, FileHandle, KeyedHandle, MemoryStorage, SnapshotPart, SnapshotSite,
-    SnapshotTask,
+    Cancellation, CheckpointId, CheckpointStorage, FileHandle, KeyedHandle, MemoryStorage, SnapshotPart,
+    SnapshotSite, SnapshotTask,
 };
 use crate::graph::Uid;
 use crate::metrics::Registry;
@@ -34,6 +36,7 @@ pub(super) const KINDS: &[Kind] = &[
 
 pub(super) struct Site {
     pub(super) backend: Arc<dyn StateBackend>,
+    pub(super) faults: Arc<FaultyBackend>,
     pub(super) storage: Arc<dyn CheckpointStorage>,
     known: BTreeMap<String, FileHandle>,
     checkpoints: u64,
@@ -45,7 +48,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(kind: Kind, spec: KeyedStateSpec) -> Site {
         let directory = tempfile::tempdir().unwrap();
-        let backend: Arc<dyn StateBackend> = match kind {
+        let inner: Arc<dyn StateBackend> = match kind {
             Kind::Map => Arc::new(MapBackend::new(directory.path())),
             #[cfg(feature = "rocksdb")]
             Kind::Rocks => {
@@ -57,8 +60,10 @@ impl Site {
                 Arc::new(RocksBackend::new(config).unwrap())
             }
         };
+        let faults = Arc::new(FaultyBackend::new(inner));
         Site {
-            backend,
+            backend: faults.clone(),
+            faults,
             storage: Arc::new(MemoryStorage::new()),
             known: BTreeMap::new(),
             checkpoints: 0,
@@ -84,6 +89,7 @@ impl Site {
             max_parallelism: MAX_PARALLELISM,
             generation: 1,
             attempt: self.attempts,
+            claim: "test".into(),
         };
         let owned = KeyGroupRange::of_subtask(subtask, parallelism, MAX_PARALLELISM);
         let overlaps = |handle: &&KeyedHandle| handle.key_groups.intersection(&owned).is_some();
@@ -107,12 +113,24 @@ impl Site {
 
     /// A barrier: answers the helper's work.
     pub(super) fn barrier(&mut self, keyed: &mut KeyedState) -> (SnapshotTask, SnapshotSite) {
+        let site = self.next_checkpoint(keyed);
+        let mut snapshot = keyed.snapshot(site.checkpoint).unwrap();
+        assert!(snapshot.parts.is_empty());
+        let flush = snapshot.flushes.pop().unwrap();
+        (Box::new(move |site| flush(site)?(site)), site)
+    }
+
+    /// A barrier: answers the helper, to be driven step by step.
+    pub(super) fn freeze(&mut self, keyed: &mut KeyedState) -> (Flush, SnapshotSite) {
+        let site = self.next_checkpoint(keyed);
+        (keyed.freeze(site.checkpoint).unwrap(), site)
+    }
+
+    fn next_checkpoint(&mut self, keyed: &KeyedState) -> SnapshotSite {
         self.checkpoints += 1;
         let checkpoint = CheckpointId { generation: 1, number: self.checkpoints };
-        let mut snapshot = keyed.snapshot(checkpoint).unwrap();
-        assert!(snapshot.parts.is_empty());
         let owned = keyed.key_groups();
-        let site = SnapshotSite {
+        SnapshotSite {
             storage: Arc::clone(&self.storage),
             job_path: "job".to_string(),
             checkpoint,
@@ -120,8 +138,8 @@ impl Site {
             subtask: owned.first,
             known: Arc::new(self.known.clone()),
             scratch: self.backend.scratch(&format!("{checkpoint}-{}", owned.first)).unwrap(),
-        };
-        (snapshot.tasks.pop().unwrap(), site)
+            cancelled: Cancellation::default(),
+        }
     }
 
     /// The files of a complete checkpoint need not be uploaded again.

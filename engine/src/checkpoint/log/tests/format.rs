@@ -27,7 +27,7 @@ fn entries_are_written_as_version_1_did() {
 }
 
 #[test]
-fn entries_of_version_1_are_read() {
+fn h5_entries_of_version_1_are_read() {
     let read: Vec<_> =
         FIXTURE.lines().map(|line| LogEntry::decode("fixture", line.as_bytes()).unwrap()).collect();
     assert_eq!(read, entries());

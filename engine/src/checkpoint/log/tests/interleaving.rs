@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
-use crate::checkpoint::{ObjectInfo, PutOutcome};
+use crate::checkpoint::{Cancellation, ObjectInfo, PutOutcome};
 use crate::{Error, Result};
 
 const SEEDS: u64 = 100;
@@ -98,7 +98,7 @@ impl CheckpointStorage for Turns {
             world.store.put_if_absent(path, data)
         })
     }
-    fn put_file(&self, _: &str, _: &Path) -> Result<u64> {
+    fn put_file(&self, _: &str, _: &Path, _: &Cancellation) -> Result<u64> {
         unreachable!("the log has no files")
     }
     fn get(&self, path: &str) -> Result<Option<Bytes>> {

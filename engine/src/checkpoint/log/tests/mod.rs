@@ -116,15 +116,17 @@ fn a_put_whose_answer_was_lost_is_read_back() {
 
 #[test]
 fn an_unknown_outcome_is_settled_by_the_next_call() {
-    // Every try of the first publish is lost, before or after it took effect.
+    // Every try of the first publish is lost, before or after it took effect. One that is merely read
+    // back may not survive the loss of power: it stands when a put has said so.
     for fault in [Fault::FailBefore, Fault::FailAfter] {
         for again in [true, false] {
             let storage = Arc::new(MemoryStorage::new());
             let plan = faulty(&storage, 1, 4, fault);
             let mut log = JobLog::claim(plan.clone(), layout(), "a".into()).unwrap();
             let doubtful = next(&log);
+            // After a first put that took effect the others find it there, and are not lost.
             match log.publish(doubtful) {
-                Err(error) => assert!(fault == Fault::FailBefore && error.is_retryable(), "{error}"),
+                Err(error) => assert!(error.is_retryable(), "{error}"),
                 Ok(()) => assert_eq!(fault, Fault::FailAfter),
             }
             if again {

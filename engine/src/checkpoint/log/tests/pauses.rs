@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::Result;
-use crate::checkpoint::{ObjectInfo, PutOutcome};
+use crate::checkpoint::{Cancellation, ObjectInfo, PutOutcome};
 
 /// Runs `meanwhile` once, before or after the call number `at`.
 struct Pausing {
@@ -48,8 +48,8 @@ impl CheckpointStorage for Pausing {
     fn put_if_absent(&self, path: &str, data: Bytes) -> Result<PutOutcome> {
         self.call(|inner| inner.put_if_absent(path, data))
     }
-    fn put_file(&self, path: &str, local: &Path) -> Result<u64> {
-        self.call(|inner| inner.put_file(path, local))
+    fn put_file(&self, path: &str, local: &Path, cancelled: &Cancellation) -> Result<u64> {
+        self.call(|inner| inner.put_file(path, local, cancelled))
     }
     fn get(&self, path: &str) -> Result<Option<Bytes>> {
         self.call(|inner| inner.get(path))

@@ -1,23 +1,26 @@
 //! One consumer of librdkafka, `assign`ed partitions by us and read in bulk.
 //!
-//! The only module with `unsafe` in it. Why not the crate's `BaseConsumer`: it takes one event a
-//! message; `rd_kafka_consume_batch_queue` takes what was fetched in one call, at about two thirds
-//! of the cost. The rules: a message lives in a [`Fetched`] and is destroyed with it; callbacks
-//! only set flags and wake the task; nothing here blocks on the network.
+//! Why not the crate's `BaseConsumer`: it takes one event a message;
+//! `rd_kafka_consume_batch_queue` takes what was fetched in one call, at about two thirds of the
+//! cost. The rules: a message lives in [`NativeMessages`] and is destroyed with them; callbacks only
+//! set flags and wake the task; nothing here blocks on the network.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::marker::PhantomData;
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::{RDKafka, RDKafkaMessage, RDKafkaQueue, RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::{Error, Result};
+
+use super::locating::Locating;
+use super::message::NativeMessages;
+use super::text;
+use crate::kafka::client::{ConsumerClient, Fetched, Located};
 
 /// How long a client waits for an answer before it calls its cluster lost.
 const ANSWER_BOUND: Duration = Duration::from_secs(2);
@@ -39,6 +42,10 @@ pub(crate) struct ClientEvents {
     lost: AtomicBool,
     /// Whether a thread asks for an answer.
     asking: AtomicBool,
+    /// The consumer is gone: threads that ask end.
+    retired: AtomicBool,
+    /// Partitions that are being looked for.
+    locating: Locating,
 }
 
 impl ClientContext for ClientEvents {}
@@ -75,18 +82,22 @@ impl ClientEvents {
 }
 
 /// A consumer that reads what it is assigned. Dropping it may take a while (it closes
-/// connections): see [`ClusterConsumer::retire`].
+/// connections): see [`ConsumerClient::retire`].
 pub(crate) struct ClusterConsumer {
     queue: *mut RDKafkaQueue,
     /// What the queue's callback is given; lives until the callback is off.
     waker: Box<Waker>,
     client: Arc<Client<ClientEvents>>,
+    /// Room for the messages of one fetch. Between fetches these are dead values that nobody reads.
+    slots: Vec<*mut RDKafkaMessage>,
     /// When it was last asked whether somebody answers.
     asked: Instant,
+    /// How many messages of those that lay there when the turn began are left.
+    turn_left: usize,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread; the raw queue pointer is used by one
-// owner at a time, behind `&mut self` or in `drop`.
+// owner at a time, behind `&mut self` or in `drop`; the slots' messages live within `fetch`'s loan.
 unsafe impl Send for ClusterConsumer {}
 
 impl ClusterConsumer {
@@ -111,6 +122,8 @@ impl ClusterConsumer {
             calmed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             asking: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            locating: Locating::default(),
         };
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_CONSUMER, events).map_err(refused)?;
         let waker = Box::new(waker.clone());
@@ -126,56 +139,85 @@ impl ClusterConsumer {
         let opaque = std::ptr::from_ref::<Waker>(&waker).cast_mut().cast::<c_void>();
         // SAFETY: as above.
         unsafe { sys::rd_kafka_queue_cb_event_enable(queue, Some(on_nonempty), opaque) };
-        Ok(ClusterConsumer { queue, waker, client: Arc::new(client), asked: Instant::now() })
+        Ok(ClusterConsumer {
+            queue,
+            waker,
+            client: Arc::new(client),
+            slots: Vec::new(),
+            asked: Instant::now(),
+            turn_left: 0,
+        })
     }
+}
 
-    /// Starts reading partitions, beside those that are read already.
-    ///
-    /// # Errors
-    /// An external error of librdkafka's.
-    pub fn assign<'a>(&self, partitions: impl Iterator<Item = (&'a str, i32, Offset)>) -> Result<()> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition, offset) in partitions {
-            list.add_partition_offset(topic, partition, offset).map_err(|error| {
-                Error::internal(format!("cannot assign {topic}/{partition} at {offset:?}")).caused_by(error)
-            })?;
-        }
-        if list.count() == 0 {
+impl ConsumerClient for ClusterConsumer {
+    fn assign(&mut self, partitions: &[(&str, i32, i64)]) -> Result<()> {
+        if partitions.is_empty() {
             return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for &(topic, partition, offset) in partitions {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|error| {
+                Error::internal(format!("cannot assign {topic}/{partition} at {offset}")).caused_by(error)
+            })?;
         }
         // SAFETY: both pointers are live for the call; the error object is destroyed in `check`.
         check("assign", unsafe { sys::rd_kafka_incremental_assign(self.client.native_ptr(), list.ptr()) })
     }
 
-    /// Stops reading partitions. What was fetched of them is dropped.
-    ///
-    /// # Errors
-    /// An external error of librdkafka's.
-    pub fn unassign<'a>(&self, partitions: impl Iterator<Item = (&'a str, i32)>) -> Result<()> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in partitions {
-            list.add_partition(topic, partition);
-        }
-        if list.count() == 0 {
+    fn unassign(&mut self, partitions: &[(&str, i32)]) -> Result<()> {
+        if partitions.is_empty() {
             return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for &(topic, partition) in partitions {
+            list.add_partition(topic, partition);
         }
         // SAFETY: as in `assign`.
         check("unassign", unsafe { sys::rd_kafka_incremental_unassign(self.client.native_ptr(), list.ptr()) })
     }
 
-    /// Takes up to `buffer.capacity` messages that were fetched; never waits.
-    pub fn fetch<'a>(&'a mut self, buffer: &'a mut FetchBuffer) -> Fetched<'a> {
-        // SAFETY: the buffer has room for `slots.len()` pointers; librdkafka fills the first
-        // `count` of them with messages that we own from here on.
+    fn fetch(&mut self, messages_max: usize) -> Box<dyn Fetched + '_> {
+        self.slots.resize(messages_max, std::ptr::null_mut());
+        // SAFETY: there is room for `slots.len()` pointers; librdkafka fills the first `count` of them
+        // with messages that we own from here on.
         let count = unsafe {
-            sys::rd_kafka_consume_batch_queue(self.queue, 0, buffer.slots.as_mut_ptr(), buffer.slots.len())
+            sys::rd_kafka_consume_batch_queue(self.queue, 0, self.slots.as_mut_ptr(), self.slots.len())
         };
         let count = usize::try_from(count).unwrap_or(0);
-        Fetched { messages: &mut buffer.slots[..count], _consumer: PhantomData }
+        self.turn_left = self.turn_left.saturating_sub(count);
+        let ends_a_turn = self.turn_left == 0 || count < self.slots.len();
+        if ends_a_turn {
+            // SAFETY: the queue is live as long as the consumer; only its length is read.
+            self.turn_left = unsafe { sys::rd_kafka_queue_length(self.queue) };
+        }
+        // SAFETY: as above; they are this consumer's.
+        Box::new(unsafe { NativeMessages::new(&mut self.slots[..count], ends_a_turn) })
     }
 
-    /// The offset behind the newest record of a partition, as the last fetch saw it.
-    pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
+    fn locate(&mut self, partitions: &[(&str, i32)]) {
+        if !self.client.context().locating.want(partitions) {
+            return;
+        }
+        let (client, waker) = (self.client.clone(), self.waker.as_ref().clone());
+        let asking = move || {
+            let events = client.context();
+            events.locating.ask(&client, &waker, &events.retired);
+        };
+        if let Err(error) = std::thread::Builder::new().name("kafka-locate".into()).spawn(asking) {
+            tracing::warn!(%error, "no thread to find out what became of Kafka partitions");
+            self.client.context().locating.not_asking();
+        }
+    }
+
+    fn located(&mut self) -> Vec<Located> {
+        // What no thread was there for.
+        self.locate(&[]);
+        self.client.context().locating.take()
+    }
+
+    fn high_watermark(&self, topic: &str, partition: i32) -> Option<i64> {
+        let topic = CString::new(topic).ok()?;
         let (mut low, mut high) = (-1_i64, -1_i64);
         // SAFETY: all pointers are live for the call, which only reads what is cached.
         let code = unsafe {
@@ -185,10 +227,9 @@ impl ClusterConsumer {
         (code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
     }
 
-    /// Whether the client has lost every broker and none has answered since. After an alarm, and
-    /// now and then without one, a thread of its own asks until one answers; the waker is used when
-    /// that changes something.
-    pub fn is_down(&mut self) -> bool {
+    /// After an alarm, and now and then without one, a thread of its own asks until a broker
+    /// answers; the waker is used when that changes something.
+    fn is_down(&mut self) -> bool {
         let events = self.client.context();
         let alarmed = events.alarms.load(Ordering::Acquire) != events.calmed.load(Ordering::Acquire);
         let due = alarmed || self.asked.elapsed() >= ASK_EVERY;
@@ -204,14 +245,12 @@ impl ClusterConsumer {
         events.lost.load(Ordering::Acquire)
     }
 
-    /// Errors of the transport since the last call.
-    pub fn take_transport_errors(&self) -> u64 {
+    fn take_transport_errors(&mut self) -> u64 {
         self.client.context().transport_errors.swap(0, Ordering::Relaxed)
     }
 
-    /// Ends the consumer on a thread of its own: closing connections to a cluster that is away
-    /// must not hold the task.
-    pub fn retire(self) {
+    /// Ends the consumer on a thread of its own.
+    fn retire(self: Box<Self>) {
         let spawned = std::thread::Builder::new().name("kafka-retire".into()).spawn(move || drop(self));
         if let Err(error) = spawned {
             tracing::warn!(%error, "a Kafka consumer is closed in the foreground");
@@ -222,7 +261,7 @@ impl ClusterConsumer {
 /// Asks until a broker answers, or until the consumer is gone.
 fn ask_until_answered(client: &Arc<Client<ClientEvents>>, waker: &Waker) {
     let events = client.context();
-    while Arc::strong_count(client) > 1 {
+    while !events.retired.load(Ordering::Acquire) {
         // An alarm after this look is another one.
         let alarms = events.alarms.load(Ordering::Acquire);
         if answers(client) {
@@ -259,162 +298,13 @@ fn answers(client: &Client<ClientEvents>) -> bool {
 
 impl Drop for ClusterConsumer {
     fn drop(&mut self) {
+        self.client.context().retired.store(true, Ordering::Release);
         // SAFETY: the callback goes before the waker that it is given, the queue before its client.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, std::ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue);
         }
     }
-}
-
-/// Room for the messages of one fetch; kept between fetches.
-pub(crate) struct FetchBuffer {
-    slots: Vec<*mut RDKafkaMessage>,
-}
-
-// SAFETY: between fetches the slots are dead values that nobody reads.
-unsafe impl Send for FetchBuffer {}
-
-impl FetchBuffer {
-    /// Room for `messages`.
-    pub fn new(messages: usize) -> Self {
-        FetchBuffer { slots: vec![std::ptr::null_mut(); messages] }
-    }
-}
-
-/// Messages of one fetch; destroyed with it.
-pub(crate) struct Fetched<'a> {
-    messages: &'a mut [*mut RDKafkaMessage],
-    _consumer: PhantomData<&'a ClusterConsumer>,
-}
-
-impl Fetched<'_> {
-    /// Number of messages, errors among them.
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
-    /// The messages, by partition in the order of their offsets.
-    pub fn iter(&self) -> impl Iterator<Item = Message<'_>> {
-        // SAFETY: each of these pointers is a live message that this value owns.
-        self.messages.iter().map(|&message| Message(unsafe { &*message }))
-    }
-}
-
-impl Drop for Fetched<'_> {
-    fn drop(&mut self) {
-        for message in self.messages.iter() {
-            // SAFETY: this value owns the message, and no `Message` outlives it.
-            unsafe { sys::rd_kafka_message_destroy(*message) };
-        }
-    }
-}
-
-/// One message, or an error about one partition.
-#[derive(Clone, Copy)]
-pub(crate) struct Message<'a>(&'a RDKafkaMessage);
-
-impl<'a> Message<'a> {
-    /// The error, when this is no record.
-    #[inline]
-    pub fn error(self) -> Option<RDKafkaErrorCode> {
-        (self.0.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| self.0.err.into())
-    }
-
-    /// The error in words.
-    pub fn error_text(self) -> String {
-        // SAFETY: the message is live; the text belongs to it or to the library.
-        unsafe { text(sys::rd_kafka_message_errstr(self.0)) }
-    }
-
-    /// Tells topics of one consumer apart, quicker than their names.
-    #[inline]
-    pub fn topic_key(self) -> usize {
-        self.0.rkt as usize
-    }
-
-    /// The topic's name; empty for an error about no topic.
-    pub fn topic(self) -> String {
-        if self.0.rkt.is_null() {
-            return String::new();
-        }
-        // SAFETY: the topic handle is live as long as the message.
-        unsafe { text(sys::rd_kafka_topic_name(self.0.rkt)) }
-    }
-
-    /// The partition's number.
-    #[inline]
-    pub fn partition(self) -> i32 {
-        self.0.partition
-    }
-
-    /// The record's offset; with the end-of-partition "error" the next offset.
-    #[inline]
-    pub fn offset(self) -> i64 {
-        self.0.offset
-    }
-
-    /// The record's value; empty for a tombstone.
-    #[inline]
-    pub fn payload(self) -> &'a [u8] {
-        // SAFETY: the pointer and length describe memory that lives as long as the message.
-        unsafe { bytes(self.0.payload, self.0.len) }.unwrap_or_default()
-    }
-
-    /// The record's key.
-    #[inline]
-    pub fn key(self) -> Option<&'a [u8]> {
-        // SAFETY: as with the payload.
-        unsafe { bytes(self.0.key, self.0.key_len) }
-    }
-
-    /// The record's timestamp in milliseconds since 1970.
-    pub fn timestamp_ms(self) -> Option<i64> {
-        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: the message is live.
-        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) };
-        (timestamp >= 0).then_some(timestamp)
-    }
-
-    /// The last header of this name.
-    pub fn header(self, name: &CStr) -> Option<&'a [u8]> {
-        let mut headers = std::ptr::null_mut();
-        let (mut value, mut length) = (std::ptr::null(), 0);
-        // SAFETY: the message is live; headers and the value live as long as it does.
-        unsafe {
-            if sys::rd_kafka_message_headers(self.0, &mut headers)
-                != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-            {
-                return None;
-            }
-            let code = sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut length);
-            if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return None;
-            }
-            bytes(value, length)
-        }
-    }
-}
-
-/// # Safety
-/// `start` is null, or `length` bytes from it live for `'a`.
-#[inline]
-unsafe fn bytes<'a>(start: *const c_void, length: usize) -> Option<&'a [u8]> {
-    if start.is_null() {
-        return None;
-    }
-    // SAFETY: the caller's promise.
-    Some(unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) })
-}
-
-/// # Safety
-/// `start` is null or a live C string.
-unsafe fn text(start: *const c_char) -> String {
-    if start.is_null() {
-        return String::new();
-    }
-    // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned()
 }
 
 fn check(what: &str, error: *mut sys::rd_kafka_error_t) -> Result<()> {

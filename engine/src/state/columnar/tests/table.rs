@@ -3,103 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringViewArray, UInt64Array};
-use arrow::datatypes::DataType;
 use proptest::prelude::*;
 
-use super::*;
-use crate::checkpoint::{CheckpointId, CheckpointStorage, MemoryStorage, SnapshotPart, SnapshotSite};
-use crate::graph::Uid;
-use crate::metrics::MetricGroup;
-use crate::operator::{OpenContext, OperatorSnapshot, SubtaskInfo, Waker};
-use crate::state::key_encoding::hash_keys;
-use crate::state::{KeyedStateSpec, MapBackend, RestoredState, StateBackend};
-
-/// A state of a counter and a string, for keys that are words or strings.
-struct Site {
-    backend: Arc<dyn StateBackend>,
-    storage: Arc<dyn CheckpointStorage>,
-    by_name: bool,
-    bytes_max: usize,
-}
-
-impl Site {
-    fn opening<T>(
-        &self,
-        restored: &RestoredState,
-        generation: u64,
-        open: impl FnOnce(&mut OpenContext<'_>) -> T,
-    ) -> T {
-        let info = SubtaskInfo {
-            job: "job".into(),
-            uid: Uid::new("table").unwrap(),
-            subtask: 0,
-            parallelism: 1,
-            max_parallelism: 8,
-            generation,
-            attempt: 1,
-        };
-        let mut cx = OpenContext {
-            info: &info,
-            restored,
-            backend: &self.backend,
-            storage: &self.storage,
-            metrics: &MetricGroup::default(),
-            waker: &Waker::new(|| {}),
-            now: 0,
-            has_keyed_state: false,
-        };
-        open(&mut cx)
-    }
-
-    fn open(&self, restored: &RestoredState, generation: u64) -> crate::Result<ColumnarState> {
-        let spec = self.spec();
-        self.opening(restored, generation, |cx| ColumnarState::open(cx, &spec))
-    }
-
-    fn spec(&self) -> ColumnarSpec {
-        ColumnarSpec {
-            key: vec![if self.by_name { DataType::Utf8View } else { DataType::UInt64 }],
-            namespaced: false,
-            words: vec![WordKind::Plain, WordKind::Bytes],
-            timer_offsets: vec![],
-            describe: "count and text".into(),
-            bytes_max: self.bytes_max,
-        }
-    }
-
-    fn column(&self, keys: &[u64]) -> ArrayRef {
-        if self.by_name {
-            Arc::new(StringViewArray::from_iter_values(keys.iter().map(|key| format!("the key named {key}"))))
-        } else {
-            Arc::new(UInt64Array::from(keys.to_vec()))
-        }
-    }
-
-    fn look_up(&self, state: &mut ColumnarState, keys: &[u64]) -> Touched {
-        let columns = [self.column(keys)];
-        let hashes = hash_keys(&columns, keys.len()).unwrap();
-        let mut touched = Touched::default();
-        state.look_up(&columns, hashes.values(), &[], &mut touched).unwrap();
-        touched
-    }
-
-    fn write(&self, snapshot: OperatorSnapshot, number: u64) -> RestoredState {
-        let checkpoint = CheckpointId { generation: 1, number };
-        let site = SnapshotSite {
-            storage: self.storage.clone(),
-            job_path: "job".into(),
-            checkpoint,
-            uid: Uid::new("table").unwrap(),
-            subtask: 0,
-            known: Arc::default(),
-            scratch: self.backend.scratch(&format!("columnar-{checkpoint}")).unwrap(),
-        };
-        let parts: Vec<SnapshotPart> =
-            snapshot.tasks.into_iter().flat_map(|task| task(&site).unwrap()).collect();
-        RestoredState { parts }
-    }
-}
+use super::super::*;
+use super::site::Site;
+use crate::checkpoint::{CheckpointStorage, MemoryStorage};
+use crate::operator::{OpenContext, OperatorSnapshot};
+use crate::state::{KeyedStateSpec, MapBackend, RestoredState};
 
 type Model = BTreeMap<u64, (u64, String)>;
 
@@ -154,7 +64,8 @@ proptest! {
     ) {
         let storage: Arc<dyn CheckpointStorage> = Arc::new(MemoryStorage::new());
         let scratch = tempfile::tempdir().unwrap();
-        let site = Site { backend: Arc::new(MapBackend::new(scratch.path())), storage, by_name, bytes_max };
+        let backend = Arc::new(MapBackend::new(scratch.path()));
+        let site = Site { backend, storage, by_name, namespaced: false, bytes_max };
         let mut state = site.open(&RestoredState::default(), 1).unwrap();
         let mut model = Model::new();
         let mut pending: Option<(OperatorSnapshot, Model)> = None;
@@ -173,7 +84,7 @@ proptest! {
                 }
                 Action::Write => {
                     if let Some((snapshot, frozen)) = pending.take() {
-                        complete = (site.write(snapshot, number), frozen);
+                        complete = (site.write(snapshot, number).unwrap(), frozen);
                     }
                 }
                 Action::Abort => pending = None,
@@ -201,12 +112,13 @@ fn a_snapshot_of_what_did_not_change_writes_nothing() {
         backend: Arc::new(MapBackend::new(scratch.path())),
         storage,
         by_name: false,
+        namespaced: false,
         bytes_max: 1 << 20,
     };
     let mut state = site.open(&RestoredState::default(), 1).unwrap();
     add(&site, &mut state, &mut Model::new(), &(0..1_000).collect::<Vec<_>>());
     assert_eq!(state.dirty_slots().len(), 1_000);
-    site.write(state.snapshot().unwrap(), 1);
+    site.write(state.snapshot().unwrap(), 1).unwrap();
     assert!(state.dirty_slots().is_empty());
     let touched = site.look_up(&mut state, &[7, 8, 7]);
     assert_eq!(state.dirty_slots(), touched.changed);
@@ -220,6 +132,7 @@ fn garbage_in_the_arena_is_left_behind() {
         backend: Arc::new(MapBackend::new(scratch.path())),
         storage,
         by_name: true,
+        namespaced: false,
         bytes_max: 1 << 30,
     };
     let mut state = site.open(&RestoredState::default(), 1).unwrap();
@@ -237,7 +150,7 @@ fn a_second_keyed_state_in_one_operator_is_refused_in_any_combination() {
     let storage: Arc<dyn CheckpointStorage> = Arc::new(MemoryStorage::new());
     let scratch = tempfile::tempdir().unwrap();
     let backend = Arc::new(MapBackend::new(scratch.path()));
-    let site = Site { backend, storage, by_name: false, bytes_max: 1 << 20 };
+    let site = Site { backend, storage, by_name: false, namespaced: false, bytes_max: 1 << 20 };
     let spec = site.spec();
     let columnar = |cx: &mut OpenContext<'_>| ColumnarState::open(cx, &spec).map(drop);
     let keyed = |cx: &mut OpenContext<'_>| cx.keyed_state(KeyedStateSpec::default()).map(drop);

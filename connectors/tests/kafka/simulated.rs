@@ -1,0 +1,251 @@
+//! The production source on clusters in memory, in whole simulated jobs: outages, crashes of the
+//! process, failing tasks, storage faults, retention, partitions that are added, a topic that is
+//! made anew. A failing seed is printed; `THALWEG_SEED=<seed> cargo test -p thalweg-connectors --test
+//! kafka simulated` replays it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use thalweg_connectors::collect::Collected;
+use thalweg_connectors::kafka::{
+    Happening, KafkaSource, MetadataColumn, OnOffsetGone, OnOutage, OnTopicRecreated, SimulatedKafka,
+    SimulatedRecord,
+};
+use thalweg_connectors::sink::StreamSink;
+use thalweg_engine::checkpoint::fault::FaultyStorage;
+use thalweg_engine::checkpoint::{JobLayout, MemoryStorage};
+use thalweg_engine::cluster::{
+    JobConfig, Outcome, RestartStrategy, SeededOrder, Simulated, SimulationSetup, simulate,
+};
+use thalweg_engine::graph::{Environment, Graph};
+use thalweg_engine::runtime::{ChannelBounds, ManualClock};
+use thalweg_engine::state::MapBackend;
+use thalweg_engine::time::{MILLI, Micros, SECOND, WatermarkStrategy};
+
+use crate::failing::Failing;
+use crate::jobs::values;
+use crate::text_format::Text;
+use crate::world::TopologyOnDisk;
+
+const SEEDS: u64 = 60;
+const TOPIC: &str = "flights";
+const CLUSTERS: [&str; 3] = ["east", "west", "north"];
+const PARTITIONS: i32 = 2;
+/// What happens to the clusters is over by then.
+const PLANNED: Micros = 30 * SECOND;
+/// Long enough for the last run to read everything that is left.
+const LAST_STEPS: u64 = 8_000;
+
+fn seeds() -> Vec<u64> {
+    match std::env::var("THALWEG_SEED") {
+        Ok(seed) => vec![seed.parse().expect("THALWEG_SEED is a number")],
+        Err(_) => (0..SEEDS).collect(),
+    }
+}
+
+/// What is due of each record: it comes once, or, when it was deleted, at most once.
+type Due = BTreeMap<String, bool>;
+
+struct Plan {
+    kafka: SimulatedKafka,
+    order: SeededOrder,
+    due: Due,
+}
+
+impl Plan {
+    fn any(&mut self, from: Micros, to: Micros) -> Micros {
+        from + self.order.below((to - from) as usize) as Micros
+    }
+
+    fn plan(&mut self, at: Micros, cluster: &str, happening: Happening) {
+        self.kafka.will_happen(at, &format!("{cluster}:1"), happening);
+    }
+
+    /// Records of one partition, written little by little; the names of their values.
+    fn write(&mut self, cluster: &str, partition: i32, what: &str, span: (Micros, Micros)) -> Vec<String> {
+        let mut times: Vec<_> = (0..60).map(|_| self.any(span.0, span.1)).collect();
+        times.sort_unstable();
+        let mut names = Vec::new();
+        for (number, at) in times.into_iter().enumerate() {
+            let value = format!("{cluster}-{partition}-{what}-{number}");
+            let record = SimulatedRecord {
+                value: Some(value.clone().into_bytes()),
+                timestamp_ms: at / MILLI,
+                ..SimulatedRecord::default()
+            };
+            let happening = Happening::Written { topic: TOPIC.into(), partition, records: vec![record] };
+            self.plan(at, cluster, happening);
+            self.due.insert(value.clone(), true);
+            names.push(value);
+        }
+        names
+    }
+
+    /// Outages of one cluster.
+    fn outages(&mut self, cluster: &str) {
+        let mut at = self.any(0, 8 * SECOND);
+        while at < PLANNED {
+            self.plan(at, cluster, Happening::Goes);
+            at = self.any(at + SECOND / 10, at + 6 * SECOND);
+            self.plan(at, cluster, Happening::Returns);
+            at = self.any(at + SECOND, at + 15 * SECOND);
+        }
+    }
+}
+
+fn world(seed: u64, clock: &ManualClock) -> Plan {
+    let kafka = SimulatedKafka::new(Arc::new(clock.clone()), seed);
+    let mut plan = Plan { kafka, order: SeededOrder::new(seed ^ 0xfa11), due: Due::new() };
+    for cluster in CLUSTERS {
+        plan.plan(0, cluster, Happening::TopicMade { topic: TOPIC.into(), partitions: PARTITIONS });
+    }
+    for cluster in ["east", "west"] {
+        plan.outages(cluster);
+        for partition in 0..PARTITIONS {
+            plan.write(cluster, partition, "first", (0, PLANNED));
+        }
+    }
+    // East gets a partition more.
+    let grown = plan.any(2 * SECOND, 20 * SECOND);
+    let happening = Happening::PartitionsAdded { topic: TOPIC.into(), total: PARTITIONS + 1 };
+    plan.plan(grown, "east", happening);
+    plan.write("east", PARTITIONS, "added", (grown, PLANNED));
+    // West loses its oldest records of a partition.
+    let lost = plan.order.below(40);
+    let deleted = plan.any(10 * SECOND, PLANNED);
+    let happening = Happening::Deleted { topic: TOPIC.into(), partition: 0, before: lost as i64 };
+    plan.plan(deleted, "west", happening);
+    for number in 0..lost {
+        plan.due.insert(format!("west-0-first-{number}"), false);
+    }
+    // North's topic is made anew, and filled when that had time to be seen.
+    for partition in 0..PARTITIONS {
+        for value in plan.write("north", partition, "old", (0, 10 * SECOND)) {
+            plan.due.insert(value, false);
+        }
+    }
+    let anew = plan.any(5 * SECOND, 10 * SECOND);
+    plan.plan(anew, "north", Happening::TopicDeleted { topic: TOPIC.into() });
+    let happening = Happening::TopicMade { topic: TOPIC.into(), partitions: PARTITIONS };
+    plan.plan(10 * SECOND + 1, "north", happening);
+    for partition in 0..PARTITIONS {
+        plan.write("north", partition, "new", (20 * SECOND, PLANNED));
+    }
+    plan
+}
+
+/// Fails tasks now and then, until it is told not to.
+fn failing(seed: u64, failures: &Arc<AtomicU64>, calm: &Arc<AtomicBool>) -> Failing {
+    let (order, failures, calm) = (Mutex::new(SeededOrder::new(seed)), failures.clone(), calm.clone());
+    Failing::when(move || {
+        let fails = !calm.load(Ordering::Relaxed) && order.lock().unwrap().below(120) == 0;
+        failures.fetch_add(u64::from(fails), Ordering::Relaxed);
+        fails
+    })
+}
+
+fn graph(source: &KafkaSource, failing: &Failing, collected: &Collected) -> Graph {
+    let env = Environment::new();
+    env.source(source.clone().metadata([MetadataColumn::Timestamp]))
+        .watermarks("kafka_timestamp", WatermarkStrategy::bounded_out_of_order(0))
+        .apply(failing.clone())
+        .sink(collected.exactly_once_sink())
+        .uid("out");
+    env.build().unwrap()
+}
+
+/// How often runs of all seeds were interrupted: the test is worth what these are.
+#[derive(Default)]
+struct Interruptions {
+    crashes: u64,
+    failures: Arc<AtomicU64>,
+    faults: Arc<AtomicU64>,
+}
+
+fn run(seed: u64, seen: &mut Interruptions) -> Result<(), String> {
+    let mut order = SeededOrder::new(seed);
+    let clock = ManualClock::new(0);
+    let plan = world(seed, &clock);
+    let addresses = CLUSTERS.map(|cluster| format!("{cluster}:1"));
+    let listed: Vec<_> = CLUSTERS.iter().zip(&addresses).map(|(name, at)| (*name, at.as_str())).collect();
+    let topology = TopologyOnDisk::new(TOPIC, &listed);
+    let source = topology
+        .simulated(Text, &plan.kafka)
+        .on_outage(if seed.is_multiple_of(2) { OnOutage::Hold } else { OnOutage::Advance })
+        .on_offset_gone(OnOffsetGone::Earliest)
+        .on_topic_recreated(OnTopicRecreated::Restart);
+    let (collected, storage) = (Collected::new(), Arc::new(MemoryStorage::default()));
+    let layout = JobLayout::new("simulated").unwrap();
+    let calm = Arc::new(AtomicBool::new(false));
+    let failing = failing(order.next_u64(), &seen.failures, &calm);
+    let runs = 2 + order.below(4);
+    for run in 0..=runs {
+        let last = run == runs;
+        if last {
+            calm.store(true, Ordering::Relaxed);
+            // What happens to the clusters is over.
+            clock.advance_to(PLANNED);
+        }
+        let faulty = SeededOrder::new(order.next_u64());
+        let faults = faulty.faults(if last { 0 } else { order.below(60) }, seen.faults.clone());
+        let local = tempfile::tempdir().unwrap();
+        let setup = SimulationSetup {
+            seed: order.next_u64(),
+            crash_at: Some(if last { LAST_STEPS } else { order.below(1_500) as u64 }),
+            steps_max: u64::MAX,
+            clock: clock.clone(),
+            storage: Arc::new(FaultyStorage::new(storage.clone(), layout.clone(), faults)),
+            backend: Arc::new(MapBackend::new(local.path())),
+            bounds: ChannelBounds { rows_max: 1 + order.below(300), bytes_max: 1 << 20 },
+        };
+        let mut config = JobConfig::new("simulated");
+        config.parallelism = 1 + order.below(3) as u32;
+        config.max_parallelism = 16;
+        config.coordinator.checkpoint_interval = 500 * MILLI;
+        config.coordinator.restart = RestartStrategy::FixedDelay { attempts: u32::MAX, delay: SECOND };
+        config.orphan_grace = 0;
+        let graph = graph(&source, &failing, &collected);
+        match simulate(graph, config, setup).map_err(|error| error.to_string())? {
+            Simulated::Crashed => seen.crashes += u64::from(!last),
+            // A store that fails too often fails the job; whoever supervises it starts it again.
+            Simulated::Ended(Outcome::Failed { .. }) if !last => {}
+            Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
+        }
+    }
+    compare(&values(&collected), &plan.due)
+}
+
+fn compare(found: &[String], due: &Due) -> Result<(), String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for value in found {
+        *counts.entry(value).or_default() += 1;
+    }
+    let count = |value: &str| counts.get(value).copied().unwrap_or(0);
+    let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
+    let missing: Vec<_> = due.iter().filter(|(value, due)| **due && count(value) == 0).collect();
+    match (twice.is_empty(), missing.is_empty()) {
+        (true, true) => Ok(()),
+        _ => Err(format!("{} twice: {twice:?}; {} missing: {missing:?}", twice.len(), missing.len())),
+    }
+}
+
+#[test]
+fn f3_f4_f5_f9_each_record_comes_once_over_outages_crashes_failing_tasks_and_topics_made_anew() {
+    let mut seen = Interruptions::default();
+    for seed in seeds() {
+        if let Err(error) = run(seed, &mut seen) {
+            panic!(
+                "seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test -p thalweg-connectors --test kafka"
+            );
+        }
+    }
+    if std::env::var("THALWEG_SEED").is_err() {
+        let (failures, faults) = (seen.failures.load(Ordering::Relaxed), seen.faults.load(Ordering::Relaxed));
+        let crashes = seen.crashes;
+        assert!(
+            crashes > 100 && failures > 50 && faults > 100,
+            "{crashes} crashes, {failures} failures, {faults} faults: too few to prove anything"
+        );
+    }
+}

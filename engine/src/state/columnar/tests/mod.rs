@@ -1,0 +1,5 @@
+//! The table against plain models.
+
+mod lives;
+mod site;
+mod table;
