@@ -29,7 +29,7 @@ use super::clock::Now;
 use super::input_gate::GateEvent;
 use super::source_head::HeadEvent;
 use super::task_environment::{Head, Opener, TaskEnvironment, TaskMetrics};
-use super::task_snapshot::{TaskSnapshot, Uploader};
+use super::task_snapshot::{TaskSnapshot, Uploader, can_pass};
 use super::{Doing, EdgeWriter, Element, Mailbox};
 use crate::checkpoint::{CancelOnDrop, Cancellation, CheckpointId, FileHandle};
 use crate::cluster::{FromTask, TaskId, ToTask};
@@ -486,6 +486,7 @@ impl Task {
                     cancelled,
                 });
             }
+            Err(error) if !can_pass(&error) => return Err(error),
             Err(error) => {
                 tracing::warn!(task = %self.id, %checkpoint, %error, "checkpoint declined");
                 let written = Vec::new();

@@ -17,7 +17,7 @@ use crate::metrics::Counter;
 use crate::operator::OperatorSnapshot;
 use crate::source::SplitState;
 use crate::time::Micros;
-use crate::{Context, Error, Result};
+use crate::{Blame, Context, Error, Result};
 
 /// What one operator froze.
 struct Frozen {
@@ -91,6 +91,12 @@ impl TaskSnapshot {
     }
 }
 
+/// Whether the next checkpoint may come about where this one has not: what the world does passes,
+/// a mistake of the job or of the engine stays, and no checkpoint would ever complete.
+pub(super) fn can_pass(error: &Error) -> bool {
+    error.blame() == Blame::External
+}
+
 /// Who uploads a snapshot.
 pub(super) struct Uploader {
     pub(super) environment: TaskEnvironment,
@@ -132,8 +138,10 @@ impl Making {
         let (checkpoint, storage, id) = (self.checkpoint, self.storage.clone(), self.uploader.id.clone());
         let TaskEnvironment { background, reports, .. } = self.uploader.environment.clone();
         let name = format!("{what} {checkpoint} {id}");
-        let on_panic = move |reason| {
-            reports(id, FromTask::Declined { checkpoint, reason, written: storage.written() });
+        let on_panic = move |reason: String| {
+            let error = Error::user(reason.clone());
+            reports(id.clone(), FromTask::Declined { checkpoint, reason, written: storage.written() });
+            reports(id, FromTask::failed(&error));
         };
         background.spawn(pool, &name, Box::new(move || work(self)), Box::new(on_panic));
     }
@@ -178,11 +186,15 @@ impl Making {
 
     fn decline(self, operator: usize, error: Error) {
         let Making { uploader, checkpoint, storage, parts, .. } = self;
-        let reason = error.context(format!("operator {}", parts[operator].0)).to_string();
+        let error = error.context(format!("operator {}", parts[operator].0));
+        let reason = error.to_string();
         tracing::debug!(task = %uploader.id, %checkpoint, reason, "a snapshot came to nothing");
         uploader.written_bytes.add(storage.written_bytes());
         let declined = FromTask::Declined { checkpoint, reason, written: storage.written() };
-        (uploader.environment.reports)(uploader.id, declined);
+        (uploader.environment.reports)(uploader.id.clone(), declined);
+        if !can_pass(&error) {
+            (uploader.environment.reports)(uploader.id, FromTask::failed(&error));
+        }
     }
 
     fn workplace(&mut self, operator: usize) -> Result<Workplace> {

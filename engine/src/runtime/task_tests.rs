@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use parking_lot::Mutex;
 
+use super::task_environment::Reports;
 use super::*;
-use crate::Result;
 use crate::checkpoint::{CheckpointId, FileHandle, MemoryStorage, SnapshotSite};
 use crate::cluster::{FromTask, TaskId, ToTask};
 use crate::graph::{ChainId, Partitioner, Uid};
@@ -17,6 +17,7 @@ use crate::operator::{Operator, OperatorContext, OperatorSnapshot, Step, Waker};
 use crate::record::Batch;
 use crate::state::MapBackend;
 use crate::time::{self, Micros, Watermark};
+use crate::{Error, Result};
 
 const FIRST: CheckpointId = CheckpointId { generation: 1, number: 1 };
 const SECOND: CheckpointId = CheckpointId { generation: 1, number: 2 };
@@ -67,11 +68,12 @@ fn task(
     from: Arc<Channel>,
     to: Option<Arc<Channel>>,
 ) -> Task {
-    task_at(ManualClock::new(0), operator, mailbox, from, to)
+    reporting_task(Arc::new(|_, _| {}), ManualClock::new(0), operator, mailbox, from, to)
 }
 
-/// The same with a clock that the test moves.
-fn task_at(
+/// The same with a clock that the test moves, and who is told what the task reports.
+fn reporting_task(
+    reports: Reports,
     clock: ManualClock,
     operator: Box<dyn Operator>,
     mailbox: Arc<Mailbox>,
@@ -83,7 +85,7 @@ fn task_at(
     let environment = TaskEnvironment {
         clock: Arc::new(clock),
         background: Arc::new(AtOnce),
-        reports: Arc::new(|_, _: FromTask| {}),
+        reports,
         storage: Arc::new(MemoryStorage::new()),
         backend: Arc::new(MapBackend::default()),
         job_path: "job".into(),
@@ -239,7 +241,8 @@ fn alarmed() -> (Task, ManualClock, Heard) {
     let channel = Channel::new(ChannelBounds::default());
     channel.try_send(Element::Batch(batch(1)));
     let mailbox = Mailbox::new(Waker::new(|| {}));
-    let task = task_at(clock.clone(), Box::new(Alarm(heard.clone(), None)), mailbox, channel, None);
+    let alarm = Box::new(Alarm(heard.clone(), None));
+    let task = reporting_task(Arc::new(|_, _| {}), clock.clone(), alarm, mailbox, channel, None);
     (task, clock, heard)
 }
 
@@ -276,4 +279,63 @@ fn a_clock_that_is_set_back_fires_a_timer_when_it_comes_to_its_time_again_and_st
     assert!(heard.lock().is_empty(), "{:?}", heard.lock());
     drive(&mut task, &clock, 171 * time::SECOND);
     assert_eq!(*heard.lock(), ["rings at 100 s"]);
+}
+
+/// Cannot be snapshotted, at the barrier or behind it.
+struct Unsaved {
+    at_barrier: bool,
+    why: fn() -> Error,
+}
+
+impl Operator for Unsaved {
+    fn process(&mut self, _: usize, _: Batch, _: &mut OperatorContext<'_>) -> Result<Step> {
+        Ok(Step::Done)
+    }
+
+    fn snapshot(&mut self, _: CheckpointId) -> Result<OperatorSnapshot> {
+        if self.at_barrier {
+            return Err((self.why)());
+        }
+        let why = self.why;
+        let task = move |_: &SnapshotSite| Err(why());
+        Ok(OperatorSnapshot { tasks: vec![Box::new(task)], ..OperatorSnapshot::default() })
+    }
+}
+
+/// Whether the task declines and whether it fails, when a barrier comes to an operator.
+fn unsaved(at_barrier: bool, why: fn() -> Error) -> (bool, bool) {
+    let (channel, mailbox) = (Channel::new(ChannelBounds::default()), Mailbox::new(Waker::new(|| {})));
+    channel.try_send(Element::Barrier(FIRST));
+    let told = Arc::new(Mutex::new((false, false)));
+    let telling = told.clone();
+    let reports: Reports = Arc::new(move |_, report| match report {
+        FromTask::Declined { .. } => telling.lock().0 = true,
+        FromTask::Failed(_) => telling.lock().1 = true,
+        _ => {}
+    });
+    let operator = Box::new(Unsaved { at_barrier, why });
+    let mut task = reporting_task(reports, ManualClock::new(0), operator, mailbox, channel, None);
+    let failed = loop {
+        match task.poll() {
+            Ok(TaskPoll::Ready) => {}
+            Ok(_) => break false,
+            Err(_) => break true,
+        }
+    };
+    let (declined, told_failed) = *told.lock();
+    (declined, failed || told_failed)
+}
+
+#[test]
+fn what_no_later_checkpoint_can_mend_fails_the_task_and_is_not_declined_for_ever() {
+    let (mistakes, world): ([fn() -> Error; 2], fn() -> Error) =
+        ([|| Error::internal("no state was named"), || Error::user("cannot be encoded")], || {
+            Error::external("the disk is full")
+        });
+    for at_barrier in [true, false] {
+        for mistake in mistakes {
+            assert!(unsaved(at_barrier, mistake).1, "at the barrier: {at_barrier}");
+        }
+        assert_eq!(unsaved(at_barrier, world), (true, false), "at the barrier: {at_barrier}");
+    }
 }

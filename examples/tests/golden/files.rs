@@ -63,6 +63,7 @@ impl Golden for JobFile {
                 }
                 NodeKind::Operator { factory, committer } if printed.contains(&node.uid) => {
                     let parts = site.collected(node.uid.as_str()).exactly_once_sink().into_parts();
+                    node.identity = parts.factory.identity(&[]);
                     (*factory, *committer) = (parts.factory, parts.committer);
                 }
                 NodeKind::Operator { .. } => {}
