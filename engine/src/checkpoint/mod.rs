@@ -5,6 +5,7 @@
 
 #[cfg(feature = "azure")]
 pub mod azure;
+mod barrier;
 pub(crate) mod base64_text;
 mod blocking;
 mod cancellation;
@@ -30,6 +31,7 @@ pub mod upload;
 
 #[cfg(feature = "azure")]
 pub use azure::AzureBlobStorage;
+pub use barrier::Barrier;
 pub use cancellation::{CancelOnDrop, Cancellation};
 pub use carry_over::{
     AllowedChanges, CarriedState, CarryOver, Fate, HeldJob, HeldState, JobState, carry_over,

@@ -79,7 +79,7 @@ impl Deployment {
         for role in roles(&self.graph, &self.plan) {
             let id = TaskId { attempt, ..role.id };
             let (waker, slot) = runner.waker();
-            let mailbox = Mailbox::new(waker.clone());
+            let mailbox = runner.mailbox(&waker);
             let operators_woken = Arc::new(AtomicBool::new(false));
             let group = self.metrics.group(vec![
                 ("job", self.job.to_string()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{CheckpointId, FileHandle, SnapshotPart};
+use crate::checkpoint::{Barrier, CheckpointId, FileHandle, SnapshotPart};
 use crate::error::{Blame, Error, ErrorKind};
 use crate::graph::{ChainId, Uid};
 use crate::source::{SplitId, SplitState};
@@ -33,16 +33,17 @@ impl std::fmt::Display for TaskId {
 /// From the coordinator to a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToTask {
-    /// A checkpoint begins. A source sends the barrier; others learn which shared files exist.
+    /// A checkpoint begins. A source sends the barrier, before it does what it is told later;
+    /// others learn which shared files exist.
     Trigger {
-        /// Which checkpoint.
-        checkpoint: CheckpointId,
-        /// The shared files of the last complete checkpoint, by content hash.
+        /// The barrier that a source sends.
+        barrier: Barrier,
+        /// The shared files of the checkpoint that it builds on, by content hash.
         known: Arc<BTreeMap<String, FileHandle>>,
     },
-    /// The checkpoint is published.
+    /// The checkpoint is published; the barrier of the next one says so too.
     Completed(CheckpointId),
-    /// The checkpoint will never be published.
+    /// The checkpoint will never be published; the barrier of the next one says so too.
     Aborted(CheckpointId),
     /// Read these splits; an empty list says that the first assignment is made.
     AssignSplits(Vec<SplitState>),

@@ -2,25 +2,28 @@
 //! seed decides. The same tasks, coordinator and driver as in production; a run replays exactly
 //! from its seed.
 //!
-//! Runnable things are tasks that are awake, pieces of background work, and the driver. A step takes
+//! Runnable things are tasks that are awake, pieces of background work, commands that arrive at a
+//! task, and the driver. A step takes
 //! some virtual time; when nothing is runnable the clock jumps to the next time that somebody waits
 //! for. A crash drops everything at once but the store and the world outside; the caller then starts
 //! anew.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::driver::{DriverPoll, Inbox, JobDriver, JobEnvironment};
-use super::{FromTask, JobConfig, Outcome};
+use super::{FromTask, JobConfig, Outcome, ToTask};
 use crate::checkpoint::CheckpointStorage;
 use crate::checkpoint::fault::{Fault, FaultPlan};
 use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
 use crate::runtime::{
-    Background, ChannelBounds, Job, ManualClock, OnPanic, Pool, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
+    Background, ChannelBounds, Clock, Job, Mailbox, ManualClock, OnPanic, Pool, Reports, Task, TaskPoll,
+    TaskRunner, TaskSlot,
 };
 use crate::state::StateBackend;
 use crate::time::Micros;
@@ -28,6 +31,8 @@ use crate::{Error, Result};
 
 /// A step takes less than so many microseconds of virtual time.
 const STEP_MICROS_MAX: usize = 100;
+/// A command to a task is on its way for less than so many, should it be late.
+const LATE_MICROS_MAX: usize = 20_000;
 
 /// A small deterministic generator (SplitMix64; Steele, Lea and Flood, 2014).
 #[derive(Clone, Debug)]
@@ -83,10 +88,18 @@ impl Background for Work {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Tasks {
     wakers: Arc<Mutex<Vec<Arc<AtomicBool>>>>,
     tasks: Arc<Mutex<Vec<SimulatedTask>>>,
+    post: Arc<Mutex<Post>>,
+}
+
+impl Tasks {
+    fn new(order: SeededOrder, clock: ManualClock) -> Tasks {
+        let post = Post { order, clock, boxes: Vec::new() };
+        Tasks { wakers: Arc::default(), tasks: Arc::default(), post: Arc::new(Mutex::new(post)) }
+    }
 }
 
 impl TaskRunner for Tasks {
@@ -98,9 +111,71 @@ impl TaskRunner for Tasks {
         (Waker::new(move || awake.store(true, Ordering::Release)), slot)
     }
 
+    fn mailbox(&mut self, waker: &Waker) -> Arc<Mailbox> {
+        let (number, post) = (self.post.lock().boxes.len(), self.post.clone());
+        let mailbox = Mailbox::behind(waker.clone(), move |command| post.lock().accept(number, command));
+        let letters =
+            Letters { mailbox: Arc::downgrade(&mailbox), is_source: false, waiting: VecDeque::new() };
+        self.post.lock().boxes.push(letters);
+        mailbox
+    }
+
     fn run(&mut self, slot: TaskSlot, task: Task, reports: Reports) {
         let awake = self.wakers.lock()[slot.number].clone();
         self.tasks.lock().push(SimulatedTask { task: Some(task), reports, awake, wake_at: None });
+    }
+}
+
+/// Commands on their way to the tasks: each task's arrive in their order, and in none with what
+/// comes through its channels.
+struct Post {
+    order: SeededOrder,
+    clock: ManualClock,
+    boxes: Vec<Letters>,
+}
+
+/// What is on its way to one task, with the times at which it is there.
+struct Letters {
+    mailbox: Weak<Mailbox>,
+    is_source: bool,
+    waiting: VecDeque<(Micros, ToTask)>,
+}
+
+impl Post {
+    /// Mostly little: what is late now and then comes behind several barriers. Triggers of sources
+    /// are not late, nor what was said before them: a full sink that has heard of a checkpoint takes
+    /// what they give until they have (`Operator::is_full`).
+    fn accept(&mut self, number: usize, command: ToTask) {
+        let in_time = self.clock.now() + self.order.below(STEP_MICROS_MAX) as Micros;
+        let is_late = self.order.below(4) == 0;
+        let late_at = in_time + self.order.below(LATE_MICROS_MAX) as Micros;
+        let Letters { is_source, waiting, .. } = &mut self.boxes[number];
+        *is_source |= matches!(command, ToTask::AssignSplits(_));
+        if *is_source && matches!(command, ToTask::Trigger { .. }) {
+            waiting.iter_mut().for_each(|(at, _)| *at = in_time.min(*at));
+            waiting.push_back((in_time, command));
+            return;
+        }
+        let at = if is_late { late_at } else { in_time };
+        let at = waiting.back().map_or(at, |(last, _)| at.max(*last));
+        waiting.push_back((at, command));
+    }
+
+    fn deliver(&mut self, number: usize) {
+        let Letters { mailbox, waiting, .. } = &mut self.boxes[number];
+        if let (Some(mailbox), Some((_, command))) = (mailbox.upgrade(), waiting.pop_front()) {
+            mailbox.deliver(command);
+        }
+    }
+
+    fn next_time(&self) -> Option<Micros> {
+        self.boxes.iter().filter_map(|letters| letters.waiting.front()).map(|(at, _)| *at).min()
+    }
+
+    /// Those for which something is there.
+    fn due(&self, now: Micros) -> impl Iterator<Item = usize> {
+        let due = move |letters: &Letters| letters.waiting.front().is_some_and(|(at, _)| *at <= now);
+        self.boxes.iter().enumerate().filter(move |(_, letters)| due(letters)).map(|(number, _)| number)
     }
 }
 
@@ -139,7 +214,7 @@ pub struct SimulationSetup {
 pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Result<Simulated> {
     let mut order = SeededOrder::new(setup.seed);
     let work = Work::default();
-    let tasks = Tasks::default();
+    let tasks = Tasks::new(SeededOrder::new(order.next_u64()), setup.clock.clone());
     let driver_awake = Arc::new(AtomicBool::new(true));
     let waking = driver_awake.clone();
     let inbox = Inbox::new(Waker::new(move || waking.store(true, Ordering::Release)));
@@ -162,7 +237,7 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
         if setup.crash_at == Some(step) {
             return Ok(Simulated::Crashed);
         }
-        let now = crate::runtime::Clock::now(&setup.clock) + order.below(STEP_MICROS_MAX) as Micros;
+        let now = setup.clock.now() + order.below(STEP_MICROS_MAX) as Micros;
         setup.clock.advance_to(now);
         let runnable = runnable(&tasks, &work, &driver_awake, driver_wake_at, now);
         if runnable.is_empty() {
@@ -186,6 +261,7 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
                 let (_, job) = work.0.lock().remove(index);
                 job();
             }
+            Runnable::Command(number) => tasks.post.lock().deliver(number),
             Runnable::Task(index) => poll_task(&tasks, index),
         }
     }
@@ -196,6 +272,7 @@ pub fn simulate(graph: Graph, config: JobConfig, setup: SimulationSetup) -> Resu
 enum Runnable {
     Driver,
     Work(usize),
+    Command(usize),
     Task(usize),
 }
 
@@ -211,6 +288,7 @@ fn runnable(
         runnable.push(Runnable::Driver);
     }
     runnable.extend((0..work.0.lock().len()).map(Runnable::Work));
+    runnable.extend(tasks.post.lock().due(now).map(Runnable::Command));
     for (index, task) in tasks.tasks.lock().iter().enumerate() {
         let due = task.awake.load(Ordering::Acquire) || task.wake_at.is_some_and(|at| at <= now);
         if task.task.is_some() && due {
@@ -221,9 +299,10 @@ fn runnable(
 }
 
 fn next_time(tasks: &Tasks, driver_at: Option<Micros>) -> Option<Micros> {
+    let arrives_at = tasks.post.lock().next_time();
     let tasks = tasks.tasks.lock();
     let waiting = tasks.iter().filter(|task| task.task.is_some()).filter_map(|task| task.wake_at);
-    waiting.chain(driver_at).min()
+    waiting.chain(driver_at).chain(arrives_at).min()
 }
 
 fn poll_task(tasks: &Tasks, index: usize) {

@@ -18,7 +18,7 @@ use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
 
 use super::{Channel, Element, TARGET_BYTES};
-use crate::checkpoint::CheckpointId;
+use crate::checkpoint::Barrier;
 use crate::graph::Partitioner;
 use crate::operator::Waker;
 use crate::record::Batch;
@@ -209,8 +209,8 @@ impl EdgeWriter {
     ///
     /// # Errors
     /// An internal error from joining batches.
-    pub fn barrier(&mut self, checkpoint: CheckpointId) -> Result<()> {
-        self.control(&Element::Barrier(checkpoint))
+    pub fn barrier(&mut self, barrier: Barrier) -> Result<()> {
+        self.control(&Element::Barrier(barrier))
     }
 
     /// Tries to send what was refused. Returns whether everything is sent.

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use proptest::prelude::*;
 
 use super::*;
+use crate::checkpoint::CheckpointId;
 use crate::runtime::ChannelBounds;
 
 /// What one target saw, row by row.
@@ -91,7 +92,8 @@ impl Bench {
             Step::Barrier => {
                 self.controls += 1;
                 self.written.push((Seen::Barrier(self.controls), 0, 0));
-                self.writer.barrier(CheckpointId { generation: 1, number: self.controls }).unwrap();
+                let checkpoint = CheckpointId { generation: 1, number: self.controls };
+                self.writer.barrier(Barrier { checkpoint, builds_on: None }).unwrap();
             }
             Step::Flush => self.writer.flush().unwrap(),
             Step::Read(target, count) => self.read(target % self.channels.len(), *count),
@@ -122,8 +124,8 @@ impl Bench {
                     self.read[target].extend(rows.values().iter().map(|&row| Seen::Row(row)));
                 }
                 Some(Element::Watermark(watermark)) => self.read[target].push(Seen::Watermark(watermark.0)),
-                Some(Element::Barrier(checkpoint)) => {
-                    self.read[target].push(Seen::Barrier(checkpoint.number));
+                Some(Element::Barrier(barrier)) => {
+                    self.read[target].push(Seen::Barrier(barrier.checkpoint.number));
                 }
                 Some(other) => panic!("{other:?} was not sent"),
             }

@@ -1,6 +1,6 @@
 //! What flows on a channel.
 
-use crate::checkpoint::CheckpointId;
+use crate::checkpoint::Barrier;
 use crate::record::Batch;
 use crate::time::Watermark;
 
@@ -18,7 +18,7 @@ pub enum Element {
     /// It takes part again.
     Active,
     /// What came before belongs to the checkpoint, what follows does not.
-    Barrier(CheckpointId),
+    Barrier(Barrier),
     /// No row follows.
     EndOfData,
     /// Nothing follows.

@@ -6,7 +6,7 @@
 use arrow::datatypes::SchemaRef;
 
 use super::Element;
-use crate::checkpoint::CheckpointId;
+use crate::checkpoint::{Barrier, CheckpointId};
 use crate::time::Watermark;
 
 /// What a channel has carried so far.
@@ -29,9 +29,9 @@ impl Grammar {
             return Err(format!("{element:?} after End"));
         }
         match element {
-            Element::Barrier(checkpoint) => {
-                if self.barrier >= Some(*checkpoint) {
-                    return Err(format!("barrier {checkpoint} after {:?}", self.barrier));
+            Element::Barrier(Barrier { checkpoint, builds_on }) => {
+                if self.barrier >= Some(*checkpoint) || *builds_on >= Some(*checkpoint) {
+                    return Err(format!("barrier {checkpoint} on {builds_on:?} after {:?}", self.barrier));
                 }
                 self.barrier = Some(*checkpoint);
             }
@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn what_breaks_the_grammar_is_found() {
-        let barrier = |number| Element::Barrier(CheckpointId { generation: 1, number });
+        let id = |number| CheckpointId { generation: 1, number };
+        let barrier = |number| Element::Barrier(Barrier { checkpoint: id(number), builds_on: None });
         let last = Element::Watermark(Watermark::MAX);
         let end = [last.clone(), Element::EndOfData, barrier(2), Element::End];
         assert!(!breach(&end));
@@ -81,6 +82,8 @@ mod tests {
         assert!(breach(&[last.clone(), Element::EndOfData, Element::Idle]));
         assert!(breach(&[Element::Watermark(Watermark(2)), Element::Watermark(Watermark(2))]));
         assert!(breach(&[barrier(2), barrier(1)]));
+        let on_itself = Barrier { checkpoint: id(2), builds_on: Some(id(2)) };
+        assert!(breach(&[Element::Barrier(on_itself)]));
         let mut after_end = end.to_vec();
         after_end.push(barrier(3));
         assert!(breach(&after_end));

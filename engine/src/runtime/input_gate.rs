@@ -5,7 +5,8 @@
 //!
 //! The rule: from the first barrier of a checkpoint on, a channel that has delivered it is not
 //! read until all others have; a channel past `End` counts as aligned. A barrier of a later
-//! checkpoint, or the news that it was aborted, ends an alignment. (Carbone et al., "Lightweight
+//! checkpoint, or the news that it was aborted, ends an alignment; a barrier of an earlier one is
+//! of a checkpoint that is over, and changes nothing. (Carbone et al., "Lightweight
 //! Asynchronous Snapshots for Distributed Dataflows", 2015.)
 
 use std::collections::VecDeque;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use super::channel::TARGET_ROWS;
 use super::{Channel, Element};
 use crate::Result;
-use crate::checkpoint::CheckpointId;
+use crate::checkpoint::{Barrier, CheckpointId};
 use crate::operator::Waker;
 use crate::record::Batch;
 use crate::time::{InputWatermarks, Watermark};
@@ -38,7 +39,7 @@ pub enum GateEvent {
     /// All inputs are idle now, or one is active again.
     Idle(bool),
     /// The barrier has come on every channel.
-    Barrier(CheckpointId),
+    Barrier(Barrier),
     /// No row follows on an input.
     EndOfData(usize),
     /// Nothing follows at all.
@@ -52,7 +53,7 @@ pub struct InputGate {
     inputs: Vec<Input>,
     watermarks: InputWatermarks,
     was_idle: bool,
-    aligning: Option<CheckpointId>,
+    aligning: Option<Barrier>,
     /// Barriers of checkpoints up to this one are over.
     settled: Option<CheckpointId>,
     next: usize,
@@ -105,12 +106,12 @@ impl InputGate {
 
     /// The next barrier, if it has come on every channel with no row before it. What else comes
     /// before it (watermarks, ends) changes no state, and is delivered behind it, in its order.
-    pub fn next_barrier(&mut self) -> Option<CheckpointId> {
+    pub fn next_barrier(&mut self) -> Option<Barrier> {
         for index in 0..self.inputs.len() {
             while !self.inputs[index].blocked && !self.inputs[index].ended {
                 let Some(element) = self.inputs[index].channel.try_receive_control() else { break };
                 match self.control(index, element).or_else(|| self.idle_changed()) {
-                    Some(GateEvent::Barrier(checkpoint)) => return Some(checkpoint),
+                    Some(GateEvent::Barrier(barrier)) => return Some(barrier),
                     event => self.passed.extend(event),
                 }
             }
@@ -156,7 +157,7 @@ impl InputGate {
             }
             Element::Idle => self.watermarks.set_active(index, false).map(GateEvent::Watermark),
             Element::Active => self.watermarks.set_active(index, true).map(GateEvent::Watermark),
-            Element::Barrier(checkpoint) => self.barrier(index, checkpoint),
+            Element::Barrier(barrier) => self.barrier(index, barrier),
             Element::EndOfData => {
                 self.inputs[index].data_ended = true;
                 let input = self.inputs[index].index;
@@ -174,26 +175,32 @@ impl InputGate {
         }
     }
 
-    fn barrier(&mut self, index: usize, checkpoint: CheckpointId) -> Option<GateEvent> {
-        if self.settled.is_some_and(|settled| checkpoint <= settled) {
+    fn barrier(&mut self, index: usize, barrier: Barrier) -> Option<GateEvent> {
+        if Some(barrier.checkpoint) <= self.settled {
             return None;
         }
-        if self.aligning.is_some_and(|current| current != checkpoint) {
+        if let Some(current) = self.aligning
+            && current.checkpoint != barrier.checkpoint
+        {
+            // Whichever is the older one is over: its abort is on its way.
+            if current.checkpoint > barrier.checkpoint {
+                return None;
+            }
             self.unblock();
         }
-        self.aligning = Some(checkpoint);
+        self.aligning = Some(barrier);
         self.inputs[index].blocked = true;
         self.aligned()
     }
 
     fn aligned(&mut self) -> Option<GateEvent> {
-        let checkpoint = self.aligning?;
+        let barrier = self.aligning?;
         if !self.inputs.iter().all(|input| input.blocked || input.ended) {
             return None;
         }
         self.unblock();
-        self.settled = Some(checkpoint);
-        Some(GateEvent::Barrier(checkpoint))
+        self.settled = Some(barrier.checkpoint);
+        Some(GateEvent::Barrier(barrier))
     }
 
     fn unblock(&mut self) {
@@ -207,7 +214,7 @@ impl InputGate {
     pub fn abort(&mut self, checkpoint: CheckpointId) {
         self.settled = self.settled.max(Some(checkpoint));
         // An earlier one that is still being aligned is over too.
-        if self.aligning.is_some_and(|aligning| aligning <= checkpoint) {
+        if self.aligning.is_some_and(|aligning| aligning.checkpoint <= checkpoint) {
             self.unblock();
         }
     }

@@ -14,6 +14,10 @@ fn checkpoint(number: usize) -> CheckpointId {
     CheckpointId { generation: 1, number: number as u64 }
 }
 
+fn barrier(number: usize) -> Barrier {
+    Barrier { checkpoint: checkpoint(number), builds_on: None }
+}
+
 fn batch(channel: usize, rows: usize) -> Element {
     let column: ArrayRef = Arc::new(Int64Array::from(vec![channel as i64; rows]));
     Element::Batch(Batch::new(RecordBatch::try_from_iter([("channel", column)]).unwrap()))
@@ -32,7 +36,7 @@ fn elements(channel: usize, script: &Script) -> Vec<Element> {
     let mut elements = Vec::new();
     for (index, batches) in script.iter().enumerate() {
         if index > 0 {
-            elements.push(Element::Barrier(checkpoint(index)));
+            elements.push(Element::Barrier(barrier(index)));
         }
         elements.extend(batches.iter().map(|&rows| batch(channel, rows)));
         elements.push(Element::Watermark(Watermark(index as i64)));
@@ -83,7 +87,7 @@ impl Bench {
                 assert!(watermark > self.watermark);
                 self.watermark = watermark;
             }
-            GateEvent::Barrier(at) => {
+            GateEvent::Barrier(Barrier { checkpoint: at, .. }) => {
                 assert!(self.barriers.last() < Some(&at), "{at} after {:?}", self.barriers);
                 self.barriers.push(at);
                 for (channel, script) in scripts.iter().enumerate() {
@@ -143,7 +147,7 @@ proptest! {
             }
         }
         bench.gate.abort(checkpoint(aborted));
-        prop_assert!(!bench.gate.is_aligning() || bench.gate.aligning > Some(checkpoint(aborted)));
+        prop_assert!(!bench.gate.is_aligning() || bench.gate.aligning.unwrap().checkpoint > checkpoint(aborted));
         let before = bench.barriers.len();
         for channel in 0..scripts.len() {
             while bench.send(channel) {}

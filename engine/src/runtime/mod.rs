@@ -19,11 +19,14 @@ mod mailbox;
 mod source_head;
 mod task;
 mod task_environment;
+#[cfg(test)]
+mod task_order_tests;
 mod task_probe;
 mod task_snapshot;
 #[cfg(test)]
 mod task_tests;
 mod threaded;
+mod unsettled;
 
 pub use background::{Background, Job, OnPanic, Pool, ThreadedBackground};
 pub use chain::{Chain, ChainLink, Target};

@@ -20,22 +20,26 @@
 //! takes nothing from its head, unless a checkpoint was triggered whose barrier it has not passed:
 //! then everything up to the barrier is taken, for behind it may be the room.
 
+mod commands;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::commands::KnownFiles;
 use super::chain::Chain;
 use super::clock::Now;
 use super::input_gate::GateEvent;
 use super::source_head::HeadEvent;
 use super::task_environment::{Head, Opener, TaskEnvironment, TaskMetrics};
 use super::task_snapshot::{TaskSnapshot, Uploader, can_pass};
+use super::unsettled::Unsettled;
 use super::{Doing, EdgeWriter, Element, Mailbox};
-use crate::checkpoint::{CancelOnDrop, Cancellation, CheckpointId, FileHandle};
+use crate::checkpoint::{Barrier, CancelOnDrop, Cancellation, CheckpointId, FileHandle};
 use crate::cluster::{FromTask, TaskId, ToTask};
 use crate::operator::OutputIndex;
 use crate::time::Micros;
-use crate::{Context, Error, Result};
+use crate::{Error, Result};
 
 /// Chain steps in one poll: enough to make the poll's own cost small.
 const STEPS_PER_POLL_MAX: usize = 64;
@@ -61,7 +65,7 @@ struct Body {
 /// What stands before the task until the operators have flushed what must not be overtaken.
 enum Passing {
     Barrier {
-        checkpoint: CheckpointId,
+        barrier: Barrier,
         known: Arc<BTreeMap<String, FileHandle>>,
         /// When the task began to stand still for it.
         since: Micros,
@@ -78,13 +82,15 @@ pub struct Task {
     body: Option<Body>,
     /// Set when an operator's waker was used.
     operators_woken: Arc<AtomicBool>,
-    /// Checkpoints asked for at a source, whose barrier is still to be sent.
-    triggered: VecDeque<(CheckpointId, Arc<BTreeMap<String, FileHandle>>)>,
-    /// Checkpoints whose barrier is on its way through the gate, each with the shared files that
-    /// the last complete checkpoint names.
-    known: BTreeMap<CheckpointId, Arc<BTreeMap<String, FileHandle>>>,
-    /// The last barrier that came through the gate: what is triggered up to it is over here.
+    /// What a source is told and has not done.
+    orders: VecDeque<ToTask>,
+    /// The newest checkpoint whose barrier is on its way here, as messages say.
+    announced: Option<CheckpointId>,
+    /// The shared files of the checkpoint that the announced one builds on.
+    known: KnownFiles,
+    /// The last barrier that came: what is triggered up to it is over here.
     passed: Option<CheckpointId>,
+    unsettled: Unsettled,
     /// What is about to pass.
     passing: Option<Passing>,
     /// The newest checkpoint that is known to be aborted.
@@ -115,9 +121,11 @@ impl Task {
             opener: Some(opener),
             body: None,
             operators_woken,
-            triggered: VecDeque::new(),
-            known: BTreeMap::new(),
+            orders: VecDeque::new(),
+            announced: None,
+            known: KnownFiles::default(),
             passed: None,
+            unsettled: Unsettled::default(),
             passing: None,
             aborted: None,
             uploads: BTreeMap::new(),
@@ -172,7 +180,7 @@ impl Task {
             // The system's clock was set: who waits for a time looks again.
             self.operators_woken.store(true, Ordering::Release);
         }
-        if !self.obey(body, now)? {
+        if !self.obey(body)? {
             self.finished = true;
             return Ok(TaskPoll::Finished);
         }
@@ -213,7 +221,7 @@ impl Task {
             return Ok(TaskPoll::Ready);
         }
         let wait = match &mut body.head {
-            Head::Gate(_) => self.poll_gate(body, now)?,
+            Head::Gate(_) => self.poll_gate(body)?,
             Head::Source(_) => self.poll_source(body, now)?,
         };
         let Some(until) = wait else { return Ok(TaskPoll::Ready) };
@@ -241,8 +249,8 @@ impl Task {
     /// Lets pass what the operators were flushed for.
     fn pass(&mut self, passing: Passing, body: &mut Body) -> Result<()> {
         match passing {
-            Passing::Barrier { checkpoint, known, since } if self.aborted < Some(checkpoint) => {
-                self.snapshot(checkpoint, known, since, body)
+            Passing::Barrier { barrier, known, since } if self.aborted < Some(barrier.checkpoint) => {
+                self.snapshot(barrier, known, since, body)
             }
             Passing::Barrier { .. } => Ok(()),
             Passing::Idle => send_idle(&mut body.edges, true),
@@ -260,77 +268,19 @@ impl Task {
     }
 
     /// Has the operators flushed before a barrier.
-    fn begin_snapshot(
-        &mut self,
-        checkpoint: CheckpointId,
-        known: Arc<BTreeMap<String, FileHandle>>,
-        body: &mut Body,
-    ) {
+    fn begin_snapshot(&mut self, barrier: Barrier, body: &mut Body) {
         body.chain.push_flush();
-        let since = self.environment.clock.monotonic();
-        self.passing = Some(Passing::Barrier { checkpoint, known, since });
-    }
-
-    /// Deals with commands. Returns `false` when the task is to stop at once.
-    fn obey(&mut self, body: &mut Body, now: Micros) -> Result<bool> {
-        loop {
-            let Some(command) = self.mailbox.take() else { return Ok(true) };
-            match (command, &mut body.head) {
-                (ToTask::Cancel, _) => return Ok(false),
-                (ToTask::Trigger { checkpoint, known }, Head::Source(_)) => {
-                    self.triggered.push_back((checkpoint, known));
-                }
-                (ToTask::Trigger { checkpoint, known }, Head::Gate(_)) => {
-                    if Some(checkpoint) > self.passed {
-                        self.known.insert(checkpoint, known);
-                    }
-                }
-                (ToTask::Completed(checkpoint), head) => {
-                    self.known.retain(|&other, _| other > checkpoint);
-                    self.uploads.retain(|&other, _| other > checkpoint);
-                    if let Head::Source(head) = head {
-                        head.checkpoint_completed(checkpoint)?;
-                    }
-                    for link in body.chain.links_mut() {
-                        link.operator
-                            .checkpoint_completed(checkpoint)
-                            .context(|| format!("operator {}", link.uid))?;
-                    }
-                }
-                (ToTask::Aborted(checkpoint), head) => {
-                    self.triggered.retain(|(other, _)| *other != checkpoint);
-                    self.known.remove(&checkpoint);
-                    self.uploads.remove(&checkpoint);
-                    self.aborted = self.aborted.max(Some(checkpoint));
-                    if let Head::Gate(gate) = head {
-                        gate.abort(checkpoint);
-                    }
-                    for link in body.chain.links_mut() {
-                        link.operator
-                            .checkpoint_aborted(checkpoint)
-                            .context(|| format!("operator {}", link.uid))?;
-                    }
-                }
-                (ToTask::Finish, _) => self.finishing = true,
-                (ToTask::AssignSplits(splits), Head::Source(head)) => head.add_splits(splits, now)?,
-                (ToTask::ReleaseSplits(splits), Head::Source(head)) => head.release_at_barrier(splits),
-                (ToTask::NoMoreSplits, Head::Source(head)) => head.no_more_splits(),
-                (ToTask::SourceMessage(message), Head::Source(head)) => head.message(&message, now)?,
-                (command, Head::Gate(_)) => {
-                    return Err(Error::internal(format!("a task without a source got {command:?}")));
-                }
-            }
-        }
+        let (known, since) = (self.known.at(barrier), self.environment.clock.monotonic());
+        self.passing = Some(Passing::Barrier { barrier, known, since });
     }
 
     /// Whether no row is to be taken: an operator is full, and no barrier is on its way.
     fn is_held(&self, body: &Body) -> bool {
-        let barrier_comes = !self.triggered.is_empty() || !self.known.is_empty();
-        !barrier_comes && body.chain.is_full() && !body.chain.has_ended()
+        self.announced.is_none() && body.chain.is_full() && !body.chain.has_ended()
     }
 
     /// Returns `Some(until)` when there is nothing to do.
-    fn poll_gate(&mut self, body: &mut Body, now: Micros) -> Result<Option<Option<Micros>>> {
+    fn poll_gate(&mut self, body: &mut Body) -> Result<Option<Option<Micros>>> {
         if self.is_held(body) {
             return Ok(Some(None));
         }
@@ -342,8 +292,8 @@ impl Task {
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
             GateEvent::Idle(idle) => self.idle(idle, body)?,
-            GateEvent::Barrier(checkpoint) => {
-                if !self.barrier(checkpoint, body, now)? {
+            GateEvent::Barrier(barrier) => {
+                if !self.gate_barrier(barrier, body)? {
                     self.finished = true;
                     return Ok(Some(None));
                 }
@@ -364,16 +314,13 @@ impl Task {
     }
 
     fn poll_source(&mut self, body: &mut Body, now: Micros) -> Result<Option<Option<Micros>>> {
+        if self.follow_orders(body, now)? {
+            return Ok(None);
+        }
         let held = self.is_held(body);
         let Head::Source(head) = &mut body.head else { return Ok(None) };
-        if !head.has_pending() {
-            if let Some((checkpoint, known)) = self.triggered.pop_front() {
-                self.begin_snapshot(checkpoint, known, body);
-                return Ok(None);
-            }
-            if self.finishing && head.is_finished() {
-                return self.end(body);
-            }
+        if self.finishing && head.is_finished() && !head.has_pending() {
+            return self.end(body);
         }
         if held {
             return Ok(Some(None));
@@ -424,19 +371,13 @@ impl Task {
     }
 
     /// A barrier has come on every channel. Returns `false` when the task is to stop at once.
-    fn barrier(&mut self, checkpoint: CheckpointId, body: &mut Body, now: Micros) -> Result<bool> {
-        // What the coordinator said before it had the barrier sent is in the mailbox, and may have
-        // come after this poll began: an abort before this checkpoint (a sink puts into this one
-        // what rode with that), and which files are known.
-        if !self.obey(body, now)? {
+    fn gate_barrier(&mut self, barrier: Barrier, body: &mut Body) -> Result<bool> {
+        // What has come since this poll began saves work: a snapshot of what is aborted, files that
+        // are in the store.
+        if !self.obey(body)? {
             return Ok(false);
         }
-        let known = self.known.remove(&checkpoint).unwrap_or_default();
-        self.known.retain(|&other, _| other > checkpoint);
-        self.passed = Some(checkpoint);
-        if self.aborted < Some(checkpoint) {
-            self.begin_snapshot(checkpoint, known, body);
-        }
+        self.barrier(barrier, body)?;
         Ok(true)
     }
 
@@ -445,32 +386,26 @@ impl Task {
     fn interrupt(&mut self, body: &mut Body, now: Micros) -> Result<bool> {
         match &mut body.head {
             Head::Gate(gate) => match gate.next_barrier() {
-                Some(checkpoint) => self.barrier(checkpoint, body, now),
+                Some(barrier) => self.gate_barrier(barrier, body),
                 None => Ok(true),
             },
-            Head::Source(head) => {
-                if !head.has_pending()
-                    && let Some((checkpoint, known)) = self.triggered.pop_front()
-                {
-                    self.begin_snapshot(checkpoint, known, body);
-                }
-                Ok(true)
-            }
+            Head::Source(_) => self.follow_orders(body, now).map(|_| true),
         }
     }
 
     fn snapshot(
         &mut self,
-        checkpoint: CheckpointId,
+        barrier: Barrier,
         known: Arc<BTreeMap<String, FileHandle>>,
         since: Micros,
         body: &mut Body,
     ) -> Result<()> {
-        let now = self.environment.clock.monotonic();
+        let (checkpoint, now) = (barrier.checkpoint, self.environment.clock.monotonic());
+        self.unsettled.add(checkpoint);
         self.metrics.probe.enter(Doing::Freezing);
         let frozen = TaskSnapshot::freeze(checkpoint, &mut body.head, &mut body.chain, now);
         for edge in &mut body.edges {
-            edge.barrier(checkpoint)?;
+            edge.barrier(barrier)?;
         }
         self.metrics.pause.set(self.environment.clock.monotonic() - since);
         match frozen {

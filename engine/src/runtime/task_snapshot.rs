@@ -138,10 +138,8 @@ impl Making {
         let (checkpoint, storage, id) = (self.checkpoint, self.storage.clone(), self.uploader.id.clone());
         let TaskEnvironment { background, reports, .. } = self.uploader.environment.clone();
         let name = format!("{what} {checkpoint} {id}");
-        let on_panic = move |reason: String| {
-            let error = Error::user(reason.clone());
-            reports(id.clone(), FromTask::Declined { checkpoint, reason, written: storage.written() });
-            reports(id, FromTask::failed(&error));
+        let on_panic = move |reason| {
+            reports(id, FromTask::Declined { checkpoint, reason, written: storage.written() });
         };
         background.spawn(pool, &name, Box::new(move || work(self)), Box::new(on_panic));
     }

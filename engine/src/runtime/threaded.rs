@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Clock, Reports, Task, TaskPoll};
+use super::{Clock, Mailbox, Reports, Task, TaskPoll};
 use crate::Error;
 use crate::cluster::FromTask;
 use crate::operator::Waker;
@@ -16,6 +16,11 @@ use crate::operator::Waker;
 pub trait TaskRunner: Send {
     /// A waker for a task that is still to be made, and the slot that ties the two together.
     fn waker(&mut self) -> (Waker, TaskSlot);
+
+    /// The mailbox of the task that `waker` wakes.
+    fn mailbox(&mut self, waker: &Waker) -> Arc<Mailbox> {
+        Mailbox::new(waker.clone())
+    }
 
     /// Runs a task to its end. It reports by itself; the runner reports a failure and the stop.
     fn run(&mut self, slot: TaskSlot, task: Task, reports: Reports);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::phase::AfterCancel;
 use super::{Coordinator, Phase};
-use crate::checkpoint::{CheckpointId, FileHandle};
+use crate::checkpoint::{Barrier, CheckpointId, FileHandle};
 use crate::cluster::decision::{Action, CheckpointContent, Outcome};
 use crate::cluster::pending::PendingCheckpoint;
 use crate::cluster::restart::doubled;
@@ -51,11 +51,12 @@ impl Coordinator {
         if last {
             self.last = Some(checkpoint);
         }
-        // Sources last: whoever gets a barrier knows the checkpoint already.
+        let barrier = Barrier { checkpoint, builds_on: self.last_published };
+        // Sources last: whoever gets a barrier mostly knows which shared files exist by then.
         for wants_source in [false, true] {
             for index in 0..self.roles.len() {
                 if self.roles[index].source.is_some() == wants_source {
-                    let trigger = ToTask::Trigger { checkpoint, known: self.known.clone() };
+                    let trigger = ToTask::Trigger { barrier, known: self.known.clone() };
                     self.actions.push_back(Action::ToTask(self.task_id(index), trigger));
                 }
             }

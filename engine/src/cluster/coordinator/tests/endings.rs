@@ -76,7 +76,8 @@ fn what_a_stop_waits_for_is_said_and_for_how_long() {
     bench.hear(not_published(checkpoint));
     assert!(said(&bench).what.contains("1 tries have failed"), "{:?}", said(&bench));
     let actions = bench.tick();
-    let Action::ToTask(_, ToTask::Trigger { checkpoint, .. }) = actions[0] else { panic!("{actions:?}") };
+    let Action::ToTask(_, ToTask::Trigger { barrier, .. }) = actions[0] else { panic!("{actions:?}") };
+    let checkpoint = barrier.checkpoint;
     bench.hear(Event::Task(task(1), acknowledgement(checkpoint)));
     bench.hear(published(checkpoint));
     assert!(said(&bench).what.contains("the commits up to checkpoint 1-2"), "{:?}", said(&bench));

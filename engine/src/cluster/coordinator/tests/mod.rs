@@ -62,9 +62,11 @@ impl Bench {
     /// Takes the next checkpoint up to its publication.
     fn acknowledged(&mut self) -> CheckpointId {
         let triggered = self.tick();
-        let [Action::ToTask(_, ToTask::Trigger { checkpoint, .. })] = triggered[..] else {
+        let [Action::ToTask(_, ToTask::Trigger { barrier, .. })] = triggered[..] else {
             panic!("expected a trigger, got {triggered:?}");
         };
+        assert_eq!(barrier.builds_on, self.coordinator.last_published());
+        let checkpoint = barrier.checkpoint;
         let actions = self.hear(Event::Task(task(1), acknowledgement(checkpoint)));
         assert_eq!(actions, [Action::Publish(Box::new(content(checkpoint)))]);
         checkpoint

@@ -35,10 +35,10 @@ fn outcome(actions: &[Action]) -> Option<&Outcome> {
 fn checkpoint_fails(bench: &mut Bench, n: usize) -> Vec<Action> {
     if n.is_multiple_of(2) {
         let triggered = bench.tick();
-        let [Action::ToTask(_, ToTask::Trigger { checkpoint, .. })] = triggered[..] else {
+        let [Action::ToTask(_, ToTask::Trigger { barrier, .. })] = triggered[..] else {
             panic!("expected a trigger, got {triggered:?}");
         };
-        let (reason, written) = ("no answer".to_string(), Vec::new());
+        let (checkpoint, reason, written) = (barrier.checkpoint, "no answer".to_string(), Vec::new());
         return bench.hear(Event::Task(task(1), FromTask::Declined { checkpoint, reason, written }));
     }
     let checkpoint = bench.acknowledged();
