@@ -9,6 +9,7 @@
 pub mod checkpoint;
 pub mod cluster;
 pub mod error;
+pub mod event_time;
 pub mod graph;
 pub mod harness;
 pub mod metrics;

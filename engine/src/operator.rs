@@ -75,6 +75,19 @@ pub trait Operator: Send {
         None
     }
 
+    /// The watermark that the operator makes itself, of its rows; `None`: it passes on what comes.
+    /// What comes from upstream then ends here, and `Some` of [`Watermark::MAX`] must follow the
+    /// highest one that came. Looked at after each call, as [`Operator::watermark_bound`] is.
+    fn made_watermark(&self) -> Option<Watermark> {
+        None
+    }
+
+    /// Whether the watermark that it makes waits for nobody: what lies behind it takes no part in the
+    /// watermarks of others. Looked at after each call.
+    fn is_idle(&self) -> bool {
+        false
+    }
+
     /// Something is about to pass that no row may be overtaken by: a barrier, or the news that the
     /// input is idle. Emit everything that is gathered or under way. [`Operator::snapshot`] follows
     /// with nothing between, unless the checkpoint is aborted meanwhile.

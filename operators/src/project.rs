@@ -153,7 +153,7 @@ impl OperatorFactory for Project {
             ),
         };
         let time = input.time.and_then(|index| plan.passes(index));
-        Ok(vec![EdgeSchema { schema: plan.schema, time, mode }])
+        Ok(vec![EdgeSchema { schema: plan.schema, time, mode, watermarks: input.watermarks }])
     }
 
     fn identity(&self, _inputs: &[EdgeSchema]) -> Option<StateIdentity> {

@@ -47,8 +47,8 @@ pub trait StreamExt {
     #[must_use]
     fn with_column(&self, name: &str, expression: impl Into<ColumnExpression>) -> Stream;
 
-    /// Appends an event-time column that `expression` computes, and says how watermarks are made.
-    /// Only directly on a source.
+    /// Appends an event-time column that `expression` computes, and says how watermarks are made, at
+    /// a source or behind an operator.
     #[must_use]
     fn event_time_from(
         &self,

@@ -10,7 +10,7 @@ use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
 use thalweg_operators::process::{KeyedProcess, KeyedProcessExt, ProcessContext};
-use thalweg_operators::typed::{Out, SideOutput, SideOutputs, TypedExt};
+use thalweg_operators::typed::{Out, SideOutput, SideOutputs, TypedExt, TypedStream};
 
 #[derive(Clone, Debug, PartialEq, Record)]
 #[record(crate = "thalweg_engine")]
@@ -139,4 +139,46 @@ fn a_key_that_cannot_be_one_is_refused() {
     env.source(Readings).key_by(&["value"]).process(Hot);
     let message = env.build().err().unwrap().to_string();
     assert!(message.contains("Float64 cannot be a key"), "{message}");
+}
+
+#[derive(Clone)]
+struct Smooth;
+
+impl KeyedProcess for Smooth {
+    type In = Reading;
+    type Out = Reading;
+
+    fn process(&mut self, row: ReadingRow<'_>, cx: &mut ProcessContext<'_, Reading>) -> Result<()> {
+        cx.emit_row(row);
+        Ok(())
+    }
+}
+
+/// A record that names its event time makes no watermarks: whoever waits for them is refused.
+#[test]
+fn an_event_time_without_watermarks_is_told_from_one_with_them_behind_every_typed_operator() {
+    let behind = |readings: TypedStream<Reading>| {
+        let copy = |row: ReadingRow<'_>| Reading { sensor: row.sensor.into(), value: row.value, at: row.at };
+        [
+            readings.map(copy),
+            readings.flat_map(|row, out: &mut Out<Reading>| out.emit_row(row)),
+            readings.key_by(["sensor"]).process(Smooth),
+        ]
+    };
+    let env = Environment::new();
+    let strategy = || WatermarkStrategy::bounded_out_of_order(0);
+    for timeless in behind(env.source(Readings).typed::<Reading>()) {
+        let error = timeless.stream().edge_schema().unwrap().event_time().unwrap_err().to_string();
+        assert!(error.contains("event-time column \"at\" but no watermarks"), "{error}");
+        let timed = timeless.clone().watermarks(strategy());
+        assert_eq!(timed.stream().edge_schema().unwrap().event_time().unwrap(), 2);
+        let united = timed.union(&[&timeless]);
+        assert!(united.stream().edge_schema().unwrap().event_time().is_err(), "one of them has none");
+    }
+    for timed in behind(env.source(Readings).typed::<Reading>().watermarks(strategy())) {
+        assert_eq!(timed.stream().edge_schema().unwrap().event_time().unwrap(), 2);
+    }
+    let graph = env.build().unwrap();
+    let made = graph.nodes.iter().filter(|node| node.name == "watermarks").count();
+    assert_eq!(made, 3, "behind an operator they are made by one of their own");
 }

@@ -15,7 +15,7 @@ use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 use thalweg_engine::state::StateIdentity;
 use thalweg_engine::state::key_encoding::{KeyEncoder, hash_key};
 use thalweg_engine::time::{Micros, Watermark};
-use thalweg_engine::{Error, Result};
+use thalweg_engine::{Context, Error, Result};
 
 use super::memory::{Memory, Run};
 use super::read_ids::{PRODUCER, ReadRecordIds, SEQUENCE};
@@ -113,12 +113,12 @@ impl OperatorFactory for Deduplicate {
                 return Err(Error::user(what));
             }
         }
-        if matches!(self.forget, Forget::AfterEventTime(_)) && input.time.is_none() {
-            return Err(Error::user("deduplicate forgets by event time, and its input has no time column"));
+        if matches!(self.forget, Forget::AfterEventTime(_)) {
+            input.event_time().context(|| "deduplicate forgets by event time".to_string())?;
         }
         let (schema, kept) = without_ids(&input.schema);
         let time = input.time.and_then(|time| kept.iter().position(|&column| column == time));
-        Ok(vec![EdgeSchema { schema, time, mode: input.mode.clone() }])
+        Ok(vec![EdgeSchema { schema, time, ..input.clone() }])
     }
 
     fn identity(&self, inputs: &[EdgeSchema]) -> Option<StateIdentity> {

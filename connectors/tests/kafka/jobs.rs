@@ -230,7 +230,7 @@ fn f8_a_history_that_ends_leaves_the_watermark_to_a_topic_that_is_silent_so_far(
 
     let env = Environment::new();
     let strategy = WatermarkStrategy::bounded_out_of_order(0).idle_after(100 * MILLI);
-    let timed = |stream: Stream| stream.watermarks("kafka_timestamp", strategy);
+    let timed = |stream: Stream| stream.watermarks("kafka_timestamp", strategy.clone());
     let (history, recent) = (timed(env.source(VecSource::new(schema, [history]))), timed(env.source(source)));
     let collected = Collected::new();
     let united = history.union_apply(&[&recent], Arc::new(Unite)).uid("united");

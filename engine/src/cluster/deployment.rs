@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{TaskId, TaskRole};
 use crate::checkpoint::Manifest;
 use crate::checkpoint::log::Writer;
+use crate::event_time::RowTime;
 use crate::graph::{ChainId, Graph, Node, NodeId, NodeKind, Partitioner, Plan, PlannedEdge};
-use crate::metrics::{MetricGroup, MetricScope};
+use crate::metrics::{Counter, MetricGroup, MetricScope};
 use crate::operator::{OpenContext, OutputIndex, SubtaskInfo, Waker};
 #[cfg(debug_assertions)]
 use crate::record::Mode;
@@ -145,10 +146,15 @@ impl Deployment {
         operators_woken: Arc<AtomicBool>,
     ) -> Opener {
         let mut incoming = Vec::new();
+        let mut timeless = Vec::new();
         let mut outgoing = Vec::new();
         for (index, planned) in self.plan.edges.iter().enumerate() {
             for (&(_, sender, receiver), channel) in channels.range((index, 0, 0)..(index + 1, 0, 0)) {
                 if planned.to == id.chain && receiver == id.subtask {
+                    let from = &self.graph.nodes[planned.edge.from.0];
+                    if !from.outputs[usize::from(planned.edge.output.0)].watermarks {
+                        timeless.push(incoming.len());
+                    }
                     incoming.push((planned.edge.input, channel.clone()));
                 }
                 if planned.from == id.chain && sender == id.subtask {
@@ -156,7 +162,11 @@ impl Deployment {
                 }
             }
         }
-        let gate = (!incoming.is_empty()).then(|| InputGate::new(incoming, &waker));
+        if timeless.len() == incoming.len() {
+            timeless.clear();
+        }
+        let gate =
+            (!incoming.is_empty()).then(|| InputGate::new(incoming, &waker).without_watermarks(&timeless));
         let edges = self.edge_writers(id, outgoing, &waker);
         let deployment = self.clone();
         let id = id.clone();
@@ -188,6 +198,10 @@ impl Deployment {
     }
 }
 
+fn rows_unread(metrics: &MetricGroup) -> Counter {
+    metrics.counter("rows_unread_total", "Rows emitted on side outputs that nobody reads.")
+}
+
 /// What one task's opening needs.
 struct Opening<'a> {
     deployment: &'a Deployment,
@@ -208,7 +222,9 @@ impl Opening<'_> {
         }
         if is_source {
             let head = self.source(nodes[0])?;
-            return Ok((Head::Source(Box::new(head)), Chain::new(links, self.targets(nodes[0], true), 0)));
+            let unread = rows_unread(&self.metrics(&graph.nodes[nodes[0].0]));
+            let chain = Chain::new(links, self.targets(nodes[0], true), 0).counting_unread(unread);
+            return Ok((Head::Source(Box::new(head)), chain));
         }
         let gate = gate.ok_or_else(|| Error::internal(format!("task {} has no input", self.id)))?;
         let inputs = graph.nodes[nodes[0].0].inputs;
@@ -247,15 +263,19 @@ impl Opening<'_> {
         let reader = source.reader(&cx).context(|| format!("source {}", node.uid))?;
         let output = &node.outputs[0];
         let time = match (watermarks, output.time) {
-            (Some(strategy), Some(column)) => Some(SourceTime {
-                column,
-                computed: event_time.as_ref().map(|(_, expression)| expression.clone()),
-                strategy: *strategy,
-            }),
+            (Some(strategy), Some(column)) => {
+                let computed = event_time.as_ref().map(|(_, expression)| expression.clone());
+                let (schema, max_ahead) = (output.schema.clone(), strategy.max_ahead);
+                Some(SourceTime {
+                    rows: RowTime::new(schema, column, computed, max_ahead, &metrics),
+                    strategy: strategy.clone(),
+                    ahead: u16::try_from(node.outputs.len() - 1).unwrap_or(u16::MAX),
+                })
+            }
             _ => None,
         };
         let rows = metrics.counter("rows_out_total", "Rows emitted.");
-        Ok(SourceHead::new(node.uid.clone(), reader, time, output.schema.clone(), rows))
+        Ok(SourceHead::new(node.uid.clone(), reader, time, rows))
     }
 
     fn link(&self, id: NodeId, below_source: bool) -> Result<ChainLink> {
@@ -297,6 +317,7 @@ impl Opening<'_> {
             targets: self.targets(id, below_source),
             rows_in: metrics.counter("rows_in_total", "Rows taken."),
             rows_out: metrics.counter("rows_out_total", "Rows emitted."),
+            rows_unread: rows_unread(&metrics),
         })
     }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::derived_uid::{by_place, name_nodes};
 use super::{Edge, Expression, Graph, Node, NodeId, NodeKind, Partitioner, Uid};
+use crate::event_time::AssignWatermarks;
 use crate::operator::{OperatorFactory, OutputIndex, check_mode};
 use crate::record::EdgeSchema;
 use crate::sink::Committer;
@@ -125,11 +126,12 @@ impl Environment {
         committer: Option<Arc<dyn Committer>>,
         inputs: &[(&[&Stream], Option<Partitioner>)],
     ) -> Stream {
-        let first_of_each: Vec<_> =
-            inputs.iter().map(|(streams, _)| streams.first().map(|s| s.schema.clone())).collect();
-        let known: Option<Vec<EdgeSchema>> = first_of_each.into_iter().map(Option::flatten).collect();
+        let known: Option<Vec<EdgeSchema>> = inputs.iter().map(|(streams, _)| united(streams)).collect();
+        // Watermarks go on as far as rows do.
+        let watermarks = known.iter().flatten().any(|input| input.watermarks);
+        let with = |output: EdgeSchema| EdgeSchema { watermarks: output.watermarks || watermarks, ..output };
         let agreed = known.map(|known| -> Result<_> {
-            let outputs = factory.outputs(&known)?;
+            let outputs: Vec<_> = factory.outputs(&known)?.into_iter().map(with).collect();
             let identity = factory.identity(&known);
             if identity.is_none() && (factory.is_keyed() || committer.is_some()) {
                 return Err(Error::internal("it has state, and does not say what its state is"));
@@ -171,6 +173,13 @@ impl Environment {
     }
 }
 
+/// What streams that feed one input promise together.
+fn united(streams: &[&Stream]) -> Option<EdgeSchema> {
+    let first = streams.first()?.schema.clone()?;
+    let watermarks = streams.iter().all(|stream| stream.schema.as_ref().is_none_or(|s| s.watermarks));
+    Some(EdgeSchema { watermarks, ..first })
+}
+
 /// One output of a node. Clones name the same output; using it twice sends its rows to both.
 #[derive(Clone)]
 pub struct Stream {
@@ -191,6 +200,12 @@ impl Stream {
     /// What the stream's batches look like; `None` after a mistake upstream.
     pub fn edge_schema(&self) -> Option<&EdgeSchema> {
         self.schema.as_ref()
+    }
+
+    /// Whether this is what a source gives, with nothing between.
+    pub fn is_source(&self) -> bool {
+        let kind = &self.env.0.lock().graph.nodes[self.node.0].kind;
+        matches!(kind, NodeKind::Source { .. }) && self.output == OutputIndex::MAIN
     }
 
     /// The job that this stream belongs to.
@@ -245,29 +260,30 @@ impl Stream {
         Stream { env: self.env.clone(), node: self.node, output: OutputIndex(index), schema }
     }
 
-    /// Names the event-time column and how watermarks are made. Only directly on a source.
+    /// Names the event-time column and how watermarks are made: at a source for each split, behind an
+    /// operator for each of its instances, whatever watermarks come from upstream. The closer to the
+    /// source, the better: see [`AssignWatermarks`].
     #[must_use]
-    pub fn watermarks(mut self, column: &str, strategy: WatermarkStrategy) -> Stream {
-        let Some(schema) = self.schema.take() else {
+    pub fn watermarks(self, column: &str, strategy: WatermarkStrategy) -> Stream {
+        let Some(schema) = self.schema.clone() else {
             return self;
         };
         match schema.with_time(column) {
-            Ok(schema) => self.set_time(schema, None, strategy),
-            Err(error) => self.env.report(self.node, &error),
+            Ok(schema) => self.with_event_time(schema, None, strategy),
+            Err(error) => self.mistaken(&error),
         }
-        self
     }
 
-    /// Appends an event-time column that `expression` computes, and says how watermarks are made.
-    /// Only directly on a source.
+    /// Appends an event-time column that `expression` computes, and says how watermarks are made, as
+    /// [`Stream::watermarks`] does.
     #[must_use]
     pub fn event_time(
-        mut self,
+        self,
         column: &str,
         expression: Arc<dyn Expression>,
         strategy: WatermarkStrategy,
     ) -> Stream {
-        let Some(schema) = self.schema.take() else {
+        let Some(schema) = self.schema.clone() else {
             return self;
         };
         let widened = expression.data_type(&schema.schema).and_then(|data_type| {
@@ -276,29 +292,64 @@ impl Stream {
             EdgeSchema { schema: Arc::new(Schema::new(fields)), ..schema }.with_time(column)
         });
         match widened {
-            Ok(schema) => self.set_time(schema, Some((column.to_string(), expression)), strategy),
-            Err(error) => self.env.report(self.node, &error),
+            Ok(schema) => self.with_event_time(schema, Some((column.to_string(), expression)), strategy),
+            Err(error) => self.mistaken(&error),
         }
+    }
+
+    /// Rows that lay too far ahead of the clock, where the stream's watermarks are made with a guard
+    /// that puts them aside: [`OnAhead::DeadLetter`](crate::time::OnAhead::DeadLetter).
+    pub fn ahead(&self) -> Stream {
+        let (outputs, puts_aside) = {
+            let building = self.env.0.lock();
+            let node = &building.graph.nodes[self.node.0];
+            let puts_aside = match &node.kind {
+                NodeKind::Source { watermarks, .. } => {
+                    watermarks.as_ref().is_some_and(WatermarkStrategy::puts_ahead_aside)
+                }
+                NodeKind::Operator { .. } => node.name == AssignWatermarks::NAME && node.outputs.len() > 1,
+            };
+            (node.outputs.len(), puts_aside)
+        };
+        if !puts_aside && self.schema.is_some() {
+            let error = Error::user("rows that lie too far ahead are not put aside here");
+            self.env.report(self.node, &error);
+        }
+        self.side_output(u16::try_from(outputs - 1).unwrap_or(u16::MAX))
+    }
+
+    /// The stream after a mistake.
+    fn mistaken(mut self, error: &Error) -> Stream {
+        self.env.report(self.node, error);
+        self.schema = None;
         self
     }
 
-    fn set_time(
-        &mut self,
+    fn with_event_time(
+        mut self,
         schema: EdgeSchema,
         computed: Option<(String, Arc<dyn Expression>)>,
         strategy: WatermarkStrategy,
-    ) {
+    ) -> Stream {
+        let schema = schema.with_watermarks();
         let mut building = self.env.0.lock();
         let node = &mut building.graph.nodes[self.node.0];
-        let NodeKind::Source { event_time, watermarks, .. } = &mut node.kind else {
-            let message = format!("{}: watermarks are made at sources, not behind an operator", node.uid);
-            building.errors.push(message);
-            return;
-        };
-        *event_time = computed;
-        *watermarks = Some(strategy);
-        node.outputs[0] = schema.clone();
-        self.schema = Some(schema);
+        if let (NodeKind::Source { source, event_time, watermarks }, OutputIndex::MAIN) =
+            (&mut node.kind, self.output)
+        {
+            let sides = source.side_outputs().map_or(0, |sides| sides.len());
+            node.outputs.truncate(1 + sides);
+            node.outputs[0] = schema.clone();
+            node.outputs.extend(strategy.puts_ahead_aside().then(|| schema.clone()));
+            *event_time = computed;
+            *watermarks = Some(strategy);
+            drop(building);
+            self.schema = Some(schema);
+            return self;
+        }
+        drop(building);
+        let computed = computed.map(|(_, expression)| expression);
+        self.apply(AssignWatermarks::new(schema, computed, strategy))
     }
 
     /// Keys the stream by columns: computes each row's key hash once; it travels with the batch.

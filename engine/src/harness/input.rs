@@ -22,9 +22,9 @@ pub struct HarnessInput {
 }
 
 impl HarnessInput {
-    /// An input of this edge; batches go to the instances in turn.
+    /// An input of this edge; batches go to the instances in turn. Watermarks are pushed by hand.
     pub fn new(edge: EdgeSchema) -> Self {
-        HarnessInput { edge, routing: Routing::InTurn }
+        HarnessInput { edge: edge.with_watermarks(), routing: Routing::InTurn }
     }
 
     /// An input on which records of this type flow.

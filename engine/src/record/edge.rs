@@ -44,6 +44,8 @@ pub struct EdgeSchema {
     pub schema: SchemaRef,
     /// Index of the event-time column, of type [`time_type`].
     pub time: Option<usize>,
+    /// Whether watermarks come with the rows: from where they are made on. The graph sets it.
+    pub watermarks: bool,
     /// How rows relate to earlier ones.
     pub mode: Mode,
 }
@@ -51,7 +53,7 @@ pub struct EdgeSchema {
 impl EdgeSchema {
     /// An append edge without event time.
     pub fn new(schema: SchemaRef) -> Self {
-        EdgeSchema { schema, time: None, mode: Mode::Append }
+        EdgeSchema { schema, time: None, watermarks: false, mode: Mode::Append }
     }
 
     /// Names the event-time column.
@@ -71,6 +73,31 @@ impl EdgeSchema {
         }
         self.time = Some(index);
         Ok(self)
+    }
+
+    /// Says that watermarks come with the rows.
+    #[must_use]
+    pub fn with_watermarks(mut self) -> Self {
+        self.watermarks = true;
+        self
+    }
+
+    /// The event-time column, for an operator that waits for watermarks.
+    ///
+    /// # Errors
+    /// A user error when there is none, or when no watermark would ever come.
+    pub fn event_time(&self) -> Result<usize> {
+        let Some(column) = self.time else {
+            return Err(Error::user("the stream has no event time"));
+        };
+        if !self.watermarks {
+            let name = self.schema.field(column).name();
+            return Err(Error::user(format!(
+                "the stream has the event-time column {name:?} but no watermarks: say how they are made, at \
+                 the source or behind the operator that made the column"
+            )));
+        }
+        Ok(column)
     }
 
     /// Sets the mode.

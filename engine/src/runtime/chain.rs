@@ -41,6 +41,8 @@ pub struct ChainLink {
     pub rows_in: Counter,
     /// Counts the rows that it emits.
     pub rows_out: Counter,
+    /// Counts the rows that it emits on side outputs that nobody reads.
+    pub rows_unread: Counter,
 }
 
 enum Work {
@@ -94,6 +96,8 @@ pub struct Chain {
     links: Vec<ChainLink>,
     /// Where a source's outputs go; empty when the head is `links[0]`.
     head: Vec<Vec<Target>>,
+    /// Counts the rows that a source emits on side outputs that nobody reads.
+    head_unread: Counter,
     work: Vec<Work>,
     emitted: Vec<(OutputIndex, Batch)>,
     wake_at: Vec<Option<Micros>>,
@@ -114,6 +118,9 @@ pub struct Chain {
     ended: Vec<bool>,
     /// Where it is said which operator is called.
     probe: Arc<TaskProbe>,
+    /// Which operators are idle by themselves, and whether that has changed since it was looked at.
+    idle: Vec<bool>,
+    idle_changed: bool,
 }
 
 impl Chain {
@@ -124,6 +131,7 @@ impl Chain {
         Chain {
             links,
             head,
+            head_unread: Counter::default(),
             work: Vec::new(),
             emitted: Vec::new(),
             wake_at: vec![None; count],
@@ -136,6 +144,8 @@ impl Chain {
             open_inputs: inputs,
             ended: vec![false; count],
             probe: Arc::default(),
+            idle: vec![false; count],
+            idle_changed: false,
         }
     }
 
@@ -143,6 +153,13 @@ impl Chain {
     pub fn show_on(&mut self, probe: Arc<TaskProbe>) {
         probe.name_operators(self.links.iter().map(|link| format!("{} ({})", link.uid, link.name)).collect());
         self.probe = probe;
+    }
+
+    /// Says what counts the rows that a source emits on side outputs that nobody reads.
+    #[must_use]
+    pub fn counting_unread(mut self, rows: Counter) -> Chain {
+        self.head_unread = rows;
+        self
     }
 
     /// The operators.
@@ -187,6 +204,30 @@ impl Chain {
         self.flushing_above.is_none_or(|floor| self.work.len() <= floor)
     }
 
+    /// Whether an operator became idle or active by itself since the last look.
+    pub fn take_idle_change(&mut self) -> bool {
+        std::mem::take(&mut self.idle_changed)
+    }
+
+    /// Which of `count` edges lie behind an operator that is idle by itself.
+    pub fn idle_edges(&self, count: usize) -> Vec<bool> {
+        let mut edges = vec![false; count];
+        let mut to_see: Vec<(Target, bool)> = match self.head.is_empty() {
+            true => vec![(Target::Operator(0), false)],
+            false => self.head.iter().flatten().map(|&target| (target, false)).collect(),
+        };
+        while let Some((target, is_idle)) = to_see.pop() {
+            match target {
+                Target::Edge(edge) => edges[edge] = is_idle,
+                Target::Operator(link) => {
+                    let is_idle = is_idle || self.idle[link];
+                    to_see.extend(self.links[link].targets.iter().flatten().map(|&target| (target, is_idle)));
+                }
+            }
+        }
+        edges
+    }
+
     /// Whether an operator has no room for more rows.
     pub fn is_full(&self) -> bool {
         self.links.iter().any(|link| link.operator.is_full())
@@ -222,6 +263,9 @@ impl Chain {
         edges: &mut [EdgeWriter],
     ) -> Result<()> {
         let targets = self.head.get(usize::from(output.0)).cloned().unwrap_or_default();
+        if targets.is_empty() && output != OutputIndex::MAIN {
+            self.head_unread.add(batch.row_count() as u64);
+        }
         self.dispatch(&targets, batch, edges)
     }
 
@@ -365,14 +409,17 @@ impl Chain {
             self.parked |= step == Step::Wait;
             self.work.push(Work::Resume { link: index, cause });
         }
-        if !self.firing[index] && self.passed_on[index] < self.watermarks[index] {
+        let is_idle = link.operator.is_idle();
+        self.idle_changed |= std::mem::replace(&mut self.idle[index], is_idle) != is_idle;
+        if !self.firing[index] && self.passed_on[index] < self.passable(index) {
             self.work.push(Work::ReleaseWatermark { link: index });
         }
         let first = self.work.len();
         for (output, batch) in emitted.drain(..) {
             self.links[index].rows_out.add(batch.row_count() as u64);
             match self.links[index].targets.get(usize::from(output.0)).map(Vec::as_slice) {
-                None | Some([]) => {}
+                None | Some([]) if output == OutputIndex::MAIN => {}
+                None | Some([]) => self.links[index].rows_unread.add(batch.row_count() as u64),
                 Some(&[only]) => self.dispatch_one(only, batch, edges)?,
                 Some(several) => {
                     let several = several.to_vec();
@@ -403,10 +450,16 @@ impl Chain {
         }
     }
 
+    /// Up to where an operator lets watermarks pass, or makes them.
+    fn passable(&self, link: usize) -> Watermark {
+        let (given, operator) = (self.watermarks[link], &self.links[link].operator);
+        let bounded = || operator.watermark_bound().map_or(given, |bound| bound.min(given));
+        operator.made_watermark().unwrap_or_else(bounded)
+    }
+
     /// Passes on of the operator's watermark what it lets pass.
     fn release_watermark(&mut self, link: usize, edges: &mut [EdgeWriter]) {
-        let given = self.watermarks[link];
-        let watermark = self.links[link].operator.watermark_bound().map_or(given, |bound| bound.min(given));
+        let watermark = self.passable(link);
         if self.passed_on[link] < watermark {
             self.passed_on[link] = watermark;
             for targets in self.links[link].targets.clone() {

@@ -85,6 +85,13 @@ impl InputGate {
         }
     }
 
+    /// Says which channels, by index, carry no watermarks though others do.
+    #[must_use]
+    pub fn without_watermarks(mut self, channels: &[usize]) -> InputGate {
+        channels.iter().for_each(|&index| self.watermarks.set_timeless(index));
+        self
+    }
+
     /// The next event. Small batches that wait in one channel come joined.
     ///
     /// # Errors

@@ -5,37 +5,39 @@
 //! that are still to come; afterwards a reader without splits is idle, unless it holds. A split is
 //! idle by time only when it was asked all the while and had nothing: see [`Silence`].
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-
 use crate::checkpoint::CheckpointId;
-use crate::graph::{Expression, Uid};
+use crate::event_time::RowTime;
+use crate::graph::Uid;
 use crate::metrics::Counter;
-use crate::record::{Batch, time_values};
+use crate::record::Batch;
 use crate::source::{
     ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitActivity, SplitId, SplitRun, SplitState,
 };
 use crate::time::{Micros, RisingWatermark, Silence, SplitWatermark, Watermark, WatermarkStrategy};
 use crate::{Context, Result};
+use std::collections::{BTreeMap, VecDeque};
 
 struct Split {
-    watermark: SplitWatermark,
+    /// `None` without event time.
+    watermark: Option<SplitWatermark>,
     activity: SplitActivity,
     silence: Silence,
 }
 
-/// How a source's rows get their event time.
-#[derive(Clone)]
+impl Split {
+    fn current(&self) -> Watermark {
+        self.watermark.as_ref().map_or(Watermark::MIN, SplitWatermark::current)
+    }
+}
+
+/// The event time of a source.
 pub struct SourceTime {
-    /// Index of the time column in the edge's schema.
-    pub column: usize,
-    /// Computes the column, when it is not among the source's own.
-    pub computed: Option<Arc<dyn Expression>>,
+    /// How rows get theirs.
+    pub rows: RowTime,
     /// How each split's watermark is made.
     pub strategy: WatermarkStrategy,
+    /// The side output of rows that lie too far ahead.
+    pub ahead: u16,
 }
 
 /// What the head has for the task.
@@ -64,7 +66,6 @@ pub struct SourceHead {
     pub uid: Uid,
     reader: Box<dyn SourceReader>,
     time: Option<SourceTime>,
-    schema: SchemaRef,
     splits: BTreeMap<SplitId, Split>,
     effects: Vec<ReaderEffect>,
     queue: VecDeque<ReaderEffect>,
@@ -89,19 +90,17 @@ struct Retired {
 }
 
 impl SourceHead {
-    /// A head without splits. `schema` is the edge's, with the computed time column in it.
+    /// A head without splits.
     pub fn new(
         uid: Uid,
         reader: Box<dyn SourceReader>,
         time: Option<SourceTime>,
-        schema: SchemaRef,
         rows: Counter,
     ) -> SourceHead {
         SourceHead {
             uid,
             reader,
             time,
-            schema,
             splits: BTreeMap::new(),
             effects: Vec::new(),
             queue: VecDeque::new(),
@@ -130,7 +129,7 @@ impl SourceHead {
         self.assigned = true;
         for split in &splits {
             let fresh = Split {
-                watermark: SplitWatermark::default(),
+                watermark: self.time.as_ref().map(|time| SplitWatermark::new(&time.strategy)),
                 activity: SplitActivity::Active,
                 silence: Silence::new(now),
             };
@@ -271,9 +270,7 @@ impl SourceHead {
         match effect {
             ReaderEffect::Batch(batch, runs) => {
                 self.rows.add(batch.row_count() as u64);
-                let batch = self.with_time(batch)?;
-                self.observe(&batch, &runs, now)?;
-                self.pending.push_back(HeadEvent::Batch(0, batch));
+                self.rows_came(batch, &runs, now).context(|| format!("source {}", self.uid))?;
                 self.combine();
             }
             ReaderEffect::Side(output, batch) => self.pending.push_back(HeadEvent::Batch(output, batch)),
@@ -309,32 +306,32 @@ impl SourceHead {
         Ok(())
     }
 
-    fn with_time(&self, batch: Batch) -> Result<Batch> {
-        let Some(SourceTime { computed: Some(expression), .. }) = &self.time else { return Ok(batch) };
-        let records = batch.into_records();
-        let mut columns = records.columns().to_vec();
-        columns.push(expression.evaluate(&records).context(|| format!("source {}: event time", self.uid))?);
-        Ok(Batch::new(RecordBatch::try_new(self.schema.clone(), columns)?))
-    }
-
-    fn observe(&mut self, batch: &Batch, runs: &[SplitRun], now: Micros) -> Result<()> {
-        let times = match &self.time {
-            Some(time) => Some((time_values(batch.records(), time.column)?, time.strategy)),
-            None => None,
-        };
-        let mut row = 0;
+    /// Takes in rows of splits, one run after the other.
+    fn rows_came(&mut self, batch: Batch, runs: &[SplitRun], now: Micros) -> Result<()> {
         for run in runs {
             if let Some(split) = self.splits.get_mut(&run.split) {
                 split.silence.end(now);
-                if let Some((times, strategy)) = &times {
-                    let slice = times.slice(row, run.rows);
-                    if let Some(time_max) = arrow::compute::max(&slice) {
-                        split.watermark.observe(strategy, time_max);
-                    }
-                }
             }
-            row += run.rows;
         }
+        let Some(time) = &self.time else {
+            self.pending.push_back(HeadEvent::Batch(0, batch));
+            return Ok(());
+        };
+        let timed = time.rows.take(batch, now)?;
+        let (mut given, mut row) = (0, 0);
+        for run in runs {
+            let left = timed.kept.as_ref().map_or(run.rows, |kept| kept.slice(given, run.rows).true_count());
+            let split = self.splits.get_mut(&run.split).and_then(|split| split.watermark.as_mut());
+            if let Some(watermark) = split {
+                watermark.observe(timed.batch.records(), &timed.times, row..row + left)?;
+            }
+            given += run.rows;
+            row += left;
+        }
+        let outputs = [(0, Some(timed.batch)), (time.ahead, timed.ahead)];
+        let batches = outputs.into_iter().filter_map(|(output, batch)| Some((output, batch?)));
+        let batches = batches.filter(|(_, batch)| batch.row_count() > 0);
+        self.pending.extend(batches.map(|(output, batch)| HeadEvent::Batch(output, batch)));
         Ok(())
     }
 
@@ -366,7 +363,7 @@ impl SourceHead {
 
     fn combine(&mut self) {
         let held = self.held || !self.assigned;
-        let lowest = self.splits.values().filter(|s| self.is_active(s)).map(|s| s.watermark.current()).min();
+        let lowest = self.splits.values().filter(|split| self.is_active(split)).map(Split::current).min();
         let idle = !held && lowest.is_none() && !self.finished;
         if idle != self.idle {
             self.idle = idle;

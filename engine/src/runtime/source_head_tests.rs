@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use parking_lot::Mutex;
 
 use super::*;
@@ -72,10 +72,11 @@ impl Bench {
     fn new() -> Bench {
         let script = Script::default();
         let strategy = WatermarkStrategy::bounded_out_of_order(0).idle_after(IDLE_AFTER);
-        let time = SourceTime { column: 0, computed: None, strategy };
-        let counter = MetricGroup::default().counter("rows", "Rows.");
+        let metrics = MetricGroup::default();
+        let rows = RowTime::new(row(0).schema(), 0, None, None, &metrics);
+        let (time, counter) = (SourceTime { rows, strategy, ahead: 1 }, metrics.counter("rows", "Rows."));
         let uid = Uid::new("source").unwrap();
-        let mut head = SourceHead::new(uid, Box::new(script.clone()), Some(time), row(0).schema(), counter);
+        let mut head = SourceHead::new(uid, Box::new(script.clone()), Some(time), counter);
         let splits = ["a", "b"].map(|name| SplitState { id: split(name), position: Vec::new() });
         head.add_splits(splits.to_vec(), 0).unwrap();
         Bench { head, script, now: 0, watermark: Watermark::MIN, idle: false }

@@ -97,6 +97,9 @@ pub struct Task {
     aborted: Option<CheckpointId>,
     /// Checkpoints whose outcome is not known here: their uploads end with an abort, and with the task.
     uploads: BTreeMap<CheckpointId, CancelOnDrop>,
+    /// Whether the head is idle, and which edges have been told so.
+    head_idle: bool,
+    idle_edges: Vec<bool>,
     data_ended: bool,
     finishing: bool,
     finished: bool,
@@ -129,6 +132,8 @@ impl Task {
             passing: None,
             aborted: None,
             uploads: BTreeMap::new(),
+            head_idle: false,
+            idle_edges: Vec::new(),
             data_ended: false,
             finishing: false,
             finished: false,
@@ -220,6 +225,10 @@ impl Task {
         if body.chain.push_due(times.now) {
             return Ok(TaskPoll::Ready);
         }
+        if body.chain.take_idle_change() {
+            self.tell_idle(body)?;
+            return Ok(TaskPoll::Ready);
+        }
         let wait = match &mut body.head {
             Head::Gate(_) => self.poll_gate(body)?,
             Head::Source(_) => self.poll_source(body, now)?,
@@ -253,18 +262,39 @@ impl Task {
                 self.snapshot(barrier, known, since, body)
             }
             Passing::Barrier { .. } => Ok(()),
-            Passing::Idle => send_idle(&mut body.edges, true),
+            Passing::Idle => self.send_idle(body, true),
         }
     }
 
-    /// Has the operators flushed before an input that is idle no longer holds the watermark.
-    fn idle(&mut self, idle: bool, body: &mut Body) -> Result<()> {
-        if idle {
+    /// Tells the edges which of them are idle now: behind an idle head all are, behind an operator
+    /// that makes watermarks those that its own rows do not reach. Before an edge no longer holds the
+    /// watermark, the operators are flushed.
+    fn tell_idle(&mut self, body: &mut Body) -> Result<()> {
+        self.send_idle(body, false)?;
+        if self.idle_now(body) != self.idle_edges {
             body.chain.push_flush();
             self.passing = Some(Passing::Idle);
-            return Ok(());
         }
-        send_idle(&mut body.edges, false)
+        Ok(())
+    }
+
+    fn idle_now(&self, body: &Body) -> Vec<bool> {
+        let behind = body.chain.idle_edges(body.edges.len());
+        behind.into_iter().map(|is_idle| is_idle || self.head_idle).collect()
+    }
+
+    /// Tells the edges that became idle, or active.
+    fn send_idle(&mut self, body: &mut Body, idle: bool) -> Result<()> {
+        let element = if idle { Element::Idle } else { Element::Active };
+        let now = self.idle_now(body);
+        self.idle_edges.resize(now.len(), false);
+        for ((edge, told), now) in body.edges.iter_mut().zip(&mut self.idle_edges).zip(now) {
+            if now == idle && *told != idle {
+                edge.control(&element)?;
+                *told = idle;
+            }
+        }
+        Ok(())
     }
 
     /// Has the operators flushed before a barrier.
@@ -291,7 +321,10 @@ impl Task {
                 self.metrics.watermark.set(watermark.0);
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
-            GateEvent::Idle(idle) => self.idle(idle, body)?,
+            GateEvent::Idle(idle) => {
+                self.head_idle = idle;
+                self.tell_idle(body)?;
+            }
             GateEvent::Barrier(barrier) => {
                 if !self.gate_barrier(barrier, body)? {
                     self.finished = true;
@@ -334,7 +367,10 @@ impl Task {
                 self.metrics.watermark.set(watermark.0);
                 body.chain.push_watermark(watermark, &mut body.edges);
             }
-            HeadEvent::Idle(idle) => self.idle(idle, body)?,
+            HeadEvent::Idle(idle) => {
+                self.head_idle = idle;
+                self.tell_idle(body)?;
+            }
             HeadEvent::SplitFinished(split) => {
                 let uid = head.uid.clone();
                 self.report(FromTask::SplitFinished { uid, split });
@@ -440,9 +476,4 @@ fn drain(edges: &mut [EdgeWriter]) -> bool {
 
 fn flush(edges: &mut [EdgeWriter]) -> Result<()> {
     edges.iter_mut().try_for_each(EdgeWriter::flush)
-}
-
-fn send_idle(edges: &mut [EdgeWriter], idle: bool) -> Result<()> {
-    let element = if idle { Element::Idle } else { Element::Active };
-    edges.iter_mut().try_for_each(|edge| edge.control(&element))
 }

@@ -10,7 +10,7 @@ use arrow::datatypes::Int64Type;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-use super::task_tests::{barrier, batch, link, task_of};
+use super::task_tests::{barrier, link, task_of};
 use super::unsettled::Fate;
 use super::*;
 use crate::Result;
@@ -262,7 +262,7 @@ fn snapshots_of(commands: Vec<ToTask>) -> Vec<(u64, Vec<String>)> {
     });
     let opener: Opener = Box::new(|| {
         let (uid, rows) = (Uid::new("source").unwrap(), Registry::default().group(vec![]).counter("r", "."));
-        let head = SourceHead::new(uid, Box::new(Holder::default()), None, batch(1).schema(), rows);
+        let head = SourceHead::new(uid, Box::new(Holder::default()), None, rows);
         Ok((Head::Source(Box::new(head)), Chain::new(vec![], vec![vec![]], 0), vec![]))
     });
     let mailbox = Mailbox::new(Waker::new(|| {}));

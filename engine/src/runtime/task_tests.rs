@@ -98,6 +98,7 @@ pub(super) fn link(operator: Box<dyn Operator>, targets: Vec<Target>) -> ChainLi
         targets: vec![targets],
         rows_in: metrics.counter("i", "."),
         rows_out: metrics.counter("o", "."),
+        rows_unread: metrics.counter("u", "."),
     }
 }
 

@@ -10,11 +10,15 @@ mod watermark;
 
 pub use duration::{DURATION_UNITS, show_duration};
 pub use silence::Silence;
-pub use strategy::{SplitWatermark, WatermarkStrategy};
+pub use strategy::{MaxAhead, OnAhead, SplitWatermark, WatermarkGenerator, WatermarkStrategy};
 pub use watermark::{InputWatermarks, RisingWatermark, Watermark};
 
 /// A point in time in microseconds since 1970-01-01T00:00:00Z.
 pub type Micros = i64;
+
+/// The times that a row can have: the years 1 to 9999, as RFC 3339 writes them. What lies outside is
+/// a number in another unit, or no time at all.
+pub const TIME_RANGE: std::ops::RangeInclusive<Micros> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 /// Microseconds in a millisecond.
 pub const MILLI: Micros = 1_000;

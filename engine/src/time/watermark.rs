@@ -47,6 +47,8 @@ impl RisingWatermark {
 struct Input {
     watermark: RisingWatermark,
     active: bool,
+    /// Whether it is one that never promises anything before its end.
+    timeless: bool,
 }
 
 impl Input {
@@ -57,12 +59,13 @@ impl Input {
 
     /// Whether the others wait for it.
     fn takes_part(&self) -> bool {
-        self.active && !self.has_ended()
+        self.active && !self.timeless && !self.has_ended()
     }
 }
 
 /// The combined watermark of several inputs: the minimum over those that take part, which idle
-/// ones do not, nor those that have ended (at [`Watermark::MAX`]).
+/// ones do not, nor those that have ended (at [`Watermark::MAX`]), nor those that have no watermarks
+/// beside others that have.
 ///
 /// When none takes part, the combination has ended if all have, and is idle otherwise: an input
 /// that ended says nothing about one that is silent, so the watermark stays where it is.
@@ -75,8 +78,16 @@ pub struct InputWatermarks {
 impl InputWatermarks {
     /// `count` active inputs, none of which has promised anything.
     pub fn new(count: usize) -> Self {
-        let input = Input { watermark: RisingWatermark::default(), active: true };
+        let input = Input { watermark: RisingWatermark::default(), active: true, timeless: false };
         InputWatermarks { inputs: vec![input; count], combined: RisingWatermark::default() }
+    }
+
+    /// Says that input `index` promises nothing before its end, and is not waited for. To be said
+    /// first, and not of all.
+    pub fn set_timeless(&mut self, index: usize) {
+        if let Some(input) = self.inputs.get_mut(index) {
+            input.timeless = true;
+        }
     }
 
     /// Input `index` promises `watermark`. Returns the combined watermark when it rose.
@@ -161,6 +172,15 @@ mod tests {
         assert!(inputs.is_idle());
         assert_eq!(inputs.update(1, Watermark::MAX), Some(Watermark::MAX));
         assert!(!inputs.is_idle());
+    }
+
+    #[test]
+    fn an_input_without_watermarks_is_waited_for_at_the_end_only() {
+        let mut inputs = InputWatermarks::new(2);
+        inputs.set_timeless(1);
+        assert_eq!(inputs.update(0, Watermark(10)), Some(Watermark(10)));
+        assert_eq!(inputs.update(0, Watermark::MAX), None);
+        assert_eq!(inputs.update(1, Watermark::MAX), Some(Watermark::MAX));
     }
 
     /// What happens to an input.

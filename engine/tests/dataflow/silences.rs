@@ -138,9 +138,18 @@ impl SourceReader for ArrivalsReader {
     }
 }
 
-/// The rows that a job's last operator saw, and those among them that were late.
+/// What a job's last operator saw.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<(Vec<i64>, Vec<i64>)>>);
+struct Witnessed {
+    rows: Vec<i64>,
+    /// Those among them that were late.
+    late: Vec<i64>,
+    /// The watermarks before the last.
+    watermarks: Vec<i64>,
+}
+
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Witnessed>>);
 
 impl OperatorFactory for Seen {
     fn name(&self) -> String {
@@ -162,8 +171,14 @@ impl Operator for Seen {
     fn process(&mut self, _: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let times = batch.records().column(0).as_primitive::<TimestampMicrosecondType>();
         let mut seen = self.0.lock().unwrap();
-        seen.0.extend(times.values());
-        seen.1.extend(times.values().iter().filter(|&&time| Watermark(time) <= cx.watermark()));
+        seen.rows.extend(times.values());
+        seen.late.extend(times.values().iter().filter(|&&time| Watermark(time) <= cx.watermark()));
+        Ok(Step::Done)
+    }
+    fn watermark(&mut self, watermark: Watermark, _: &mut OperatorContext<'_>) -> Result<Step> {
+        if watermark < Watermark::MAX {
+            self.0.lock().unwrap().watermarks.push(watermark.0);
+        }
         Ok(Step::Done)
     }
 }
@@ -206,34 +221,27 @@ fn timed(env: &Environment, source: &Arrivals) -> Stream {
 }
 
 /// Runs a job for each seed; it must see all rows of `sources`, none of them late.
-fn nothing_is_late(job: impl Fn(&mut SeededOrder, &ManualClock, &Seen) -> (Graph, Vec<Arrivals>)) {
+fn nothing_is_late(
+    job: impl Fn(&mut SeededOrder, &ManualClock, &Seen) -> (Graph, Vec<Arrivals>),
+) -> Vec<Witnessed> {
+    let mut witnessed = Vec::new();
     for seed in seeds().into_iter().take(SEEDS) {
         let mut order = SeededOrder::new(seed ^ 0x51_1e4c);
         let (clock, seen) = (ManualClock::new(0), Seen::default());
         let (graph, sources) = job(&mut order, &clock, &seen);
-        let mut config = JobConfig::new("silences");
-        config.parallelism = 1 + order.below(3) as u32;
-        config.max_parallelism = 16;
-        config.coordinator.checkpoint_interval = 20 * MILLI;
-        let setup = SimulationSetup {
-            seed: order.next_u64(),
-            crash_at: None,
-            steps_max: 400_000,
-            clock,
-            storage: Arc::new(MemoryStorage::default()),
-            backend: Arc::new(MapBackend::default()),
-            bounds: ChannelBounds { rows_max: 1 + order.below(50), bytes_max: 1 << 20 },
-        };
-        let ended = simulate(graph, config, setup).unwrap();
-        assert_eq!(ended, Simulated::Ended(Outcome::Completed), "seed {seed}");
-        let (mut rows, late) = seen.0.lock().unwrap().clone();
+        let bounds = ChannelBounds { rows_max: 1 + order.below(50), bytes_max: 1 << 20 };
+        let parallelism = 1 + order.below(3) as u32;
+        run_to_end(graph, order.next_u64(), parallelism, clock, bounds);
+        let Witnessed { mut rows, late, .. } = seen.0.lock().unwrap().clone();
         rows.sort_unstable();
         let mut expected: Vec<_> =
             sources.iter().flat_map(|source| source.splits.iter().flatten().map(|(time, _)| *time)).collect();
         expected.sort_unstable();
         assert_eq!(rows, expected, "seed {seed}");
         assert!(late.is_empty(), "seed {seed}: late: {late:?}");
+        witnessed.push(seen.0.lock().unwrap().clone());
     }
+    witnessed
 }
 
 /// Splits whose rows arrive from `at` on, one a tenth of a millisecond, with times from `time` on.
@@ -283,4 +291,79 @@ fn slowness_is_never_taken_for_idleness() {
         slow.apply_dyn(Arc::new(seen.clone()), Some(Partitioner::Rebalance)).uid("seen");
         (env.build().unwrap(), vec![source])
     });
+}
+
+/// Passes rows on without their watermarks.
+struct Plain;
+
+impl OperatorFactory for Plain {
+    fn name(&self) -> String {
+        "plain".into()
+    }
+    fn identity(&self, _: &[EdgeSchema]) -> Option<StateIdentity> {
+        None
+    }
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Plain))
+    }
+    fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
+        Ok(inputs.to_vec())
+    }
+}
+
+impl Operator for Plain {
+    fn process(&mut self, _: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
+        cx.emit(batch);
+        Ok(Step::Done)
+    }
+}
+
+#[test]
+fn watermarks_made_behind_an_operator_go_on_and_wait_for_no_silent_instance() {
+    let witnessed = nothing_is_late(|order, _, seen| {
+        // A single split: of several instances behind it, those that get no rows must hold nobody.
+        // The bound is wide, for instances that were idle may be behind the others.
+        let rows = (0..60).map(|i| (i * 10, i * MILLI / 2)).chain([(700, MUCH_LATER)]).collect();
+        let source = Arrivals { splits: vec![rows], rows_per_poll: 1 + order.below(8) };
+        let env = Environment::new();
+        let strategy = WatermarkStrategy::bounded_out_of_order(1_000).idle_after(IDLE_AFTER);
+        let plain = env.source(source.clone()).apply_dyn(Arc::new(Plain), Some(Partitioner::Rebalance));
+        let timed = plain.watermarks("time", strategy).uid("timed").apply(Plain).uid("behind");
+        timed.apply_dyn(Arc::new(seen.clone()), Some(Partitioner::Rebalance)).uid("seen");
+        (env.build().unwrap(), vec![source])
+    });
+    for Witnessed { watermarks, .. } in witnessed {
+        assert!(watermarks.iter().any(|&watermark| watermark >= 500 - 1_001), "{watermarks:?}");
+    }
+}
+
+#[test]
+fn a_stream_without_watermarks_does_not_hold_back_one_that_has_them() {
+    let seen = Seen::default();
+    let early = Arrivals { splits: vec![(0..60).map(|i| (i, i * MILLI)).collect()], rows_per_poll: 3 };
+    let rules = Arrivals { splits: vec![vec![(0, 0), (1, 10 * MUCH_LATER)]], rows_per_poll: 1 };
+    let env = Environment::new();
+    let rules = env.source(rules);
+    timed(&env, &early).connect(&rules, Arc::new(seen.clone()), [None, Some(Partitioner::Broadcast)]);
+    run_to_end(env.build().unwrap(), 3, 1, ManualClock::new(0), ChannelBounds::default());
+    let watermarks = seen.0.lock().unwrap().watermarks.clone();
+    assert!(watermarks.last() > Some(&-60), "the watermark went on before the rules ended: {watermarks:?}");
+}
+
+fn run_to_end(graph: Graph, seed: u64, parallelism: u32, clock: ManualClock, bounds: ChannelBounds) {
+    let mut config = JobConfig::new("silences");
+    config.parallelism = parallelism;
+    config.max_parallelism = 16;
+    config.coordinator.checkpoint_interval = 20 * MILLI;
+    let setup = SimulationSetup {
+        seed,
+        crash_at: None,
+        steps_max: 400_000,
+        clock,
+        storage: Arc::new(MemoryStorage::default()),
+        backend: Arc::new(MapBackend::default()),
+        bounds,
+    };
+    let ended = simulate(graph, config, setup).unwrap();
+    assert_eq!(ended, Simulated::Ended(Outcome::Completed), "seed {seed}");
 }

@@ -102,7 +102,8 @@ fn payments() -> Vec<Payment> {
 
 fn matched(env: &Environment) -> Result<TypedStream<Settled>> {
     let in_order = WatermarkStrategy::bounded_out_of_order(0);
-    let orders = env.source(VecSource::of(&orders())?).typed::<Order>().watermarks(in_order).uid("orders");
+    let orders =
+        env.source(VecSource::of(&orders())?).typed::<Order>().watermarks(in_order.clone()).uid("orders");
     let payments = env.source(VecSource::of(&payments())?).typed::<Payment>();
     let payments = payments.watermarks(in_order).uid("payments");
     Ok(orders.key_by(["order"]).process_with(&payments.key_by(["order"]), Match::default()).uid("match"))

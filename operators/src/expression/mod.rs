@@ -10,9 +10,11 @@
 mod column_expression;
 mod functions;
 mod planned;
+mod punctuated;
 mod session;
 mod suggestion;
 
 pub use column_expression::ColumnExpression;
 pub use planned::PlannedExpression;
+pub use punctuated::punctuated;
 pub use suggestion::did_you_mean;

@@ -23,7 +23,7 @@ use thalweg_engine::operator::{
 use thalweg_engine::record::{Batch, EdgeSchema};
 use thalweg_engine::state::{KeyedState, KeyedStateSpec, StateIdentity, ValueState};
 use thalweg_engine::time::{Micros, Watermark};
-use thalweg_engine::{Error, Result};
+use thalweg_engine::{Context, Error, Result};
 
 use crate::bound_input::{BoundInput, key_in};
 use crate::process::keys::{KeyCursor, KeyedInput};
@@ -154,8 +154,8 @@ impl NearDuplicates {
         if self.within.is_some_and(|within| within <= 0) {
             return Err(Error::user("embeddings must be remembered for longer than nothing"));
         }
-        if self.within.is_some() && input.time.is_none() {
-            return Err(Error::user("near-duplicates within a time need an event-time column"));
+        if self.within.is_some() {
+            input.event_time().context(|| "near-duplicates within a time".to_string())?;
         }
         for name in [DUPLICATE_OF, SIMILARITY] {
             if input.schema.index_of(name).is_ok() {

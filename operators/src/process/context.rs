@@ -93,6 +93,8 @@ pub struct ProcessContext<'a, U: Record> {
     pub(super) key_types: &'a [DataType],
     pub(super) time: Option<Micros>,
     pub(super) watermark: Watermark,
+    /// Whether any watermark ever comes.
+    pub(super) has_watermarks: bool,
     pub(super) now: Micros,
 }
 
@@ -167,8 +169,14 @@ impl<U: Record> ProcessContext<'_, U> {
     /// watermark next rises; one asked for in `on_timer` fires in the same go.
     ///
     /// # Errors
-    /// An external error of the store.
+    /// A user error when the stream has no watermarks, for the timer would not fire before the end
+    /// of data; an external error of the store.
     pub fn register_event_timer(&mut self, at: Timestamp) -> Result<()> {
+        if !self.has_watermarks {
+            return Err(Error::user(
+                "an event-time timer was asked for, and the stream has no watermarks: say how they are made",
+            ));
+        }
         self.state.register_event_timer(at.0, b"")
     }
 

@@ -66,6 +66,11 @@ pub(super) struct Run<'a, U: Record> {
 }
 
 impl<U: Record> Run<'_, U> {
+    /// Whether event time goes on at all.
+    pub fn has_watermarks(&self) -> bool {
+        self.cursors.iter().any(KeyCursor::has_watermarks)
+    }
+
     /// Calls `each` with rows `from..` of a keyed input's batch, with the row's key current, until
     /// all are done or the step is full. Returns the next row.
     pub fn keyed_rows(
@@ -75,6 +80,7 @@ impl<U: Record> Run<'_, U> {
         from: usize,
         mut each: impl FnMut(usize, &mut ProcessContext<'_, U>) -> Result<()>,
     ) -> Result<usize> {
+        let has_watermarks = self.has_watermarks();
         let cursor = &mut self.cursors[input];
         let columns = cursor.columns(batch);
         let rows = cursor.begin(batch, &columns)?;
@@ -86,6 +92,7 @@ impl<U: Record> Run<'_, U> {
                 key_types: cursor.types(),
                 time: rows.time(row),
                 watermark: self.watermark,
+                has_watermarks,
                 now: self.now,
             };
             each(row, &mut cx)?;
@@ -225,6 +232,7 @@ fn fire<F: Function>(function: &mut F, domain: TimeDomain, run: &mut Run<'_, F::
         let Some(due) = due else {
             return Ok(false);
         };
+        let has_watermarks = run.has_watermarks();
         let timer = Timer { time: due.time.into(), domain, namespace: due.namespace };
         let mut cx = ProcessContext {
             state: run.state,
@@ -232,6 +240,7 @@ fn fire<F: Function>(function: &mut F, domain: TimeDomain, run: &mut Run<'_, F::
             key_types: run.cursors.first().map_or(&[], KeyCursor::types),
             time: Some(timer.time.0),
             watermark: run.watermark,
+            has_watermarks,
             now: run.now,
         };
         function.on_timer(timer, &mut cx)?;

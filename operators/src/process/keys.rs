@@ -9,19 +9,20 @@ use thalweg_engine::state::key_encoding::KeyColumns;
 use thalweg_engine::time::Micros;
 use thalweg_engine::{Error, Result};
 
-/// Where the key and the event time are in an input's batches.
+/// Where the key and the event time are in an input's batches, and whether watermarks come with them.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyedInput {
     pub key: Vec<usize>,
     pub types: Vec<DataType>,
     pub time: Option<usize>,
+    pub watermarks: bool,
 }
 
 impl KeyedInput {
     /// Of an edge whose key is in the columns `key`.
     pub fn new(edge: &EdgeSchema, key: &[usize]) -> Self {
         let types = key.iter().map(|&column| edge.schema.field(column).data_type().clone()).collect();
-        KeyedInput { key: key.to_vec(), types, time: edge.time }
+        KeyedInput { key: key.to_vec(), types, time: edge.time, watermarks: edge.watermarks }
     }
 }
 
@@ -36,6 +37,11 @@ pub(crate) struct KeyCursor {
 impl KeyCursor {
     pub fn new(input: KeyedInput) -> Self {
         KeyCursor { input, current: Vec::new(), next: Vec::new(), is_set: false }
+    }
+
+    /// Whether watermarks come with the rows.
+    pub fn has_watermarks(&self) -> bool {
+        self.input.watermarks
     }
 
     /// The types of the key's columns.

@@ -161,7 +161,7 @@ impl<T: Record> TypedStream<T> {
         self.stream.side_output(index).typed()
     }
 
-    /// Says how watermarks are made of the record's event time. Only directly on a source.
+    /// Says how watermarks are made of the record's event time, at a source or behind an operator.
     #[must_use]
     pub fn watermarks(self, strategy: WatermarkStrategy) -> TypedStream<T> {
         let Some(column) = T::TIME else {
@@ -170,7 +170,7 @@ impl<T: Record> TypedStream<T> {
             self.stream.environment().mistake(&error);
             return self;
         };
-        TypedStream { stream: self.stream.watermarks(column, strategy), ..self }
+        TypedStream::of(self.stream.watermarks(column, strategy), SideOutputs::none())
     }
 
     /// Gives the operator that made this stream its uid.

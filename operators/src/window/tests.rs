@@ -64,7 +64,7 @@ fn windows_before_the_epoch_and_with_an_offset() {
 fn edge() -> EdgeSchema {
     let schema =
         Schema::new(vec![Field::new("key", DataType::UInt64, false), Field::new("time", time_type(), true)]);
-    EdgeSchema::new(Arc::new(schema)).with_time("time").unwrap()
+    EdgeSchema::new(Arc::new(schema)).with_time("time").unwrap().with_watermarks()
 }
 
 fn batch(rows: &[(u64, Option<Micros>)]) -> RecordBatch {
@@ -359,6 +359,7 @@ fn outputs_say_what_flows_and_what_does_not_fit_is_refused() {
 
     let refuse = |window: Tumbling, edge: EdgeSchema| window.outputs(&[edge]).unwrap_err().to_string();
     assert!(refuse(window(|w| w), EdgeSchema { time: None, ..edge() }).contains("no event time"));
+    assert!(refuse(window(|w| w), EdgeSchema { watermarks: false, ..edge() }).contains("no watermarks"));
     assert!(!window(|w| w).takes(0, &Mode::Retract));
     assert!(refuse(window(|w| w.allowed_lateness(-1)), edge()).contains("negative"));
     assert!(refuse(Tumbling::new(&[0], 0, []), edge()).contains("positive"));

@@ -7,7 +7,7 @@ use thalweg_engine::operator::{Operator, OperatorFactory, single_input};
 use thalweg_engine::record::{EdgeSchema, Mode, time_type};
 use thalweg_engine::state::StateIdentity;
 use thalweg_engine::time::{Micros, show_duration};
-use thalweg_engine::{Error, Result};
+use thalweg_engine::{Context, Error, Result};
 
 use super::tumbling_operator::TumblingOperator;
 use crate::aggregate::{AggregateSet, AggregateSpec};
@@ -138,9 +138,7 @@ impl Tumbling {
     }
 
     fn bind(&self, input: &EdgeSchema) -> Result<(AggregateSet, SchemaRef, usize)> {
-        let time = input
-            .time
-            .ok_or_else(|| Error::user("windows are over event time, and the stream has no event time"))?;
+        let time = input.event_time().context(|| "windows are over event time".to_string())?;
         let set = AggregateSet::bind(&self.aggregates, input, FIRST_AGGREGATE_WORD)?;
         let mut fields: Vec<_> = self.key.iter().map(|&column| input.schema.field(column).clone()).collect();
         let window = [WINDOW_START, WINDOW_END, WINDOW_TIME];

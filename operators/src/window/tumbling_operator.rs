@@ -15,7 +15,7 @@ use thalweg_engine::metrics::{Counter, Gauge};
 use thalweg_engine::operator::{OpenContext, Operator, OperatorContext, OperatorSnapshot, OutputIndex, Step};
 use thalweg_engine::record::{Batch, time_values};
 use thalweg_engine::state::columnar::{ColumnarSpec, ColumnarState, TimerCursor, Touched, WordKind};
-use thalweg_engine::time::{Micros, Watermark};
+use thalweg_engine::time::{Micros, TIME_RANGE, Watermark};
 use thalweg_engine::{Error, Result};
 
 use super::due::DueIndex;
@@ -61,6 +61,7 @@ pub(super) struct TumblingOperator {
     starts: Vec<Micros>,
     late_rows: Counter,
     null_time_rows: Counter,
+    out_of_range_rows: Counter,
     fired_windows: Counter,
     windows_in_memory: Gauge,
 }
@@ -89,6 +90,7 @@ impl TumblingOperator {
             starts: Vec::new(),
             late_rows: Counter::default(),
             null_time_rows: Counter::default(),
+            out_of_range_rows: Counter::default(),
             fired_windows: Counter::default(),
             windows_in_memory: Gauge::default(),
         }
@@ -104,7 +106,7 @@ impl TumblingOperator {
         self.starts.clear();
         let windows = self.times();
         let mut keep: Option<Vec<bool>> = None;
-        let (mut late, mut null) = (0, 0);
+        let (mut late, mut null, mut out_of_range) = (0, 0, 0);
         // Rows of one window come together more often than not.
         let (mut first, mut last) = (1, 0);
         for row in 0..times.len() {
@@ -114,7 +116,7 @@ impl TumblingOperator {
             } else if (first..=last).contains(&time) {
                 Some(first)
             } else {
-                self.window.start_of(time)
+                self.window.start_of(time).filter(|_| TIME_RANGE.contains(&time))
             };
             let is_kept = start.is_some_and(|start| windows.drop(start) > self.watermark.0);
             if let (Some(start), true) = (start, is_kept) {
@@ -122,8 +124,10 @@ impl TumblingOperator {
                 self.starts.push(start);
             } else if start.is_some() {
                 late += 1;
-            } else {
+            } else if times.is_null(row) {
                 null += 1;
+            } else {
+                out_of_range += 1;
             }
             if !is_kept || keep.is_some() {
                 keep.get_or_insert_with(|| vec![true; row]).push(is_kept);
@@ -131,6 +135,7 @@ impl TumblingOperator {
         }
         self.late_rows.add(late);
         self.null_time_rows.add(null);
+        self.out_of_range_rows.add(out_of_range);
         keep.map(BooleanArray::from)
     }
 
@@ -382,6 +387,10 @@ impl Operator for TumblingOperator {
         self.late_rows = cx.metrics.counter("window_late_rows_total", "Rows that came too late.");
         self.null_time_rows =
             cx.metrics.counter("window_null_time_rows_total", "Rows that have no event time.");
+        self.out_of_range_rows = cx.metrics.counter(
+            "window_time_out_of_range_rows_total",
+            "Rows whose event time is not in the years 1 to 9999.",
+        );
         self.fired_windows = cx.metrics.counter("window_fired_total", "Windows emitted, again ones too.");
         self.windows_in_memory = cx.metrics.gauge("state_keys_in_memory", "Keys whose state is in memory.");
         self.watermark = restored_watermark(cx.restored.items(WATERMARK_STATE))?;

@@ -85,9 +85,10 @@ impl Builder {
             .iter()
             .map(|input| {
                 let stream = self.streams.get(input.from.as_str())?;
-                match &input.output {
+                match input.output.as_ref().map(|output| output.as_str()) {
                     None => Some(stream.clone()),
-                    // Sources and windows have one side output each; another name was reported.
+                    Some("ahead") => Some(stream.ahead()).filter(|side| side.edge_schema().is_some()),
+                    // Beside that each has one side output; another name was reported.
                     Some(_) => Some(stream.side_output(1)).filter(|side| side.edge_schema().is_some()),
                 }
             })

@@ -1,4 +1,4 @@
-//! Makes the sources and their event time.
+//! Makes the sources.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +8,15 @@ use thalweg_connectors::format::Raw;
 use thalweg_connectors::generator::Generator;
 use thalweg_connectors::kafka::{KafkaSource, OnOutage, Until};
 use thalweg_engine::graph::{Environment, Stream};
-use thalweg_engine::record::time_type;
 use thalweg_engine::source::Source;
 use thalweg_engine::state::MemoryPlan;
-use thalweg_engine::time::WatermarkStrategy;
 use thalweg_engine::{Error, Result};
-use thalweg_operators::expression::ColumnExpression;
 
 use crate::config::Checker;
 
-use super::build::edge_of;
+use super::build_event_time::with_event_time;
 use super::build_format::{csv, json, message_format, on_decode_error, schema_of};
-use super::build_step::column_index;
-use super::spec::{
-    EventTimeSpec, FileSourceSpec, FormatSpec, KafkaSourceSpec, Named, SourceKind, SourceSpec,
-};
+use super::spec::{FileSourceSpec, FormatSpec, KafkaSourceSpec, Named, SourceKind, SourceSpec};
 
 /// How long one look at a cluster may take.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -119,50 +113,4 @@ fn make_file(spec: &SourceSpec, file: &FileSourceSpec) -> Result<Arc<dyn Source>
         FormatSpec::Raw => FileSource::lines(path, Raw::new()),
     };
     Ok(Arc::new(source.on_decode_error(on_decode_error(spec.on_decode_error))))
-}
-
-fn with_event_time(checker: &Checker<'_>, stream: Stream, spec: &EventTimeSpec) -> Option<Stream> {
-    let edge = edge_of(&stream)?;
-    let mut strategy = WatermarkStrategy::bounded_out_of_order(spec.out_of_order);
-    strategy.idle_after = spec.idle_after;
-    let expected = "event time is a `timestamp`; an `expression` can make one, such as \
-                    `to_timestamp_millis(ts)`";
-    match &spec.expression {
-        None => {
-            let index = column_index(checker, &spec.column, &edge)?;
-            let data_type = edge.schema.field(index).data_type();
-            if *data_type != time_type() {
-                let message = format!("column `{}` is {data_type}; {expected}", spec.column.value);
-                checker.mistake(&spec.place, message);
-                return None;
-            }
-            Some(stream.watermarks(spec.column.value.as_str(), strategy))
-        }
-        Some(sql) => {
-            let column = spec.column.value.as_str();
-            if edge.schema.index_of(column).is_ok() {
-                let message =
-                    format!("column `{}` is there already; give another `column`", spec.column.value);
-                checker.mistake(&spec.place, message);
-                return None;
-            }
-            let expression = ColumnExpression::from(sql.value.as_str());
-            match expression.plan(&edge.schema) {
-                Ok(planned) if *planned.data_type() == time_type() => {
-                    Some(stream.event_time(column, Arc::new(expression), strategy))
-                }
-                Ok(planned) => {
-                    checker.mistake(
-                        &sql.place,
-                        format!("expression `{}` is {}; {expected}", sql.value, planned.data_type()),
-                    );
-                    None
-                }
-                Err(error) => {
-                    checker.mistake_in(sql, error);
-                    None
-                }
-            }
-        }
-    }
 }

@@ -16,9 +16,10 @@ use crate::config::{Checker, Place, Placed, Text};
 
 use super::build::edge_of;
 use super::build_aggregation::build_aggregation;
+use super::build_event_time::with_event_time;
 use super::build_tensor::build_tensor;
 use super::build_transform::{build_embed, build_near_duplicates, build_nearest};
-use super::spec::{ComputedSpec, Named, StepKind, StepSpec};
+use super::spec::{ComputedSpec, EventTimeSpec, Named, StepKind, StepSpec};
 
 /// The column that [`ReadRecordIds`] makes and copies are gathered by.
 const RECORD_ID_PRODUCER: &str = "id_producer";
@@ -45,6 +46,7 @@ pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: 
             apply(checker, &step.place, input, &edge, Project::with_columns(pairs(columns)))
         }
         StepKind::Union => build_union(checker, step, inputs),
+        StepKind::Watermarks(spec) => build_watermarks(checker, step, spec, input),
         StepKind::Window { .. } | StepKind::Aggregate { .. } => {
             build_aggregation(checker, step, input, &edge)
         }
@@ -54,6 +56,23 @@ pub(super) fn build_step(checker: &Checker<'_>, step: &Named<StepSpec>, inputs: 
         StepKind::NearDuplicates(spec) => build_near_duplicates(checker, step, spec, input, &edge),
         StepKind::Deduplicate { id } => build_deduplicate(checker, step, id, input, &edge),
     }
+}
+
+fn build_watermarks(
+    checker: &Checker<'_>,
+    step: &Named<StepSpec>,
+    spec: &EventTimeSpec,
+    input: &Stream,
+) -> Option<Stream> {
+    if input.is_source() {
+        let place = step.spec.inputs.first().map_or(&step.place, |input| &input.place);
+        checker.mistake(
+            place,
+            "this is a source: give it an `event_time`, and each split gets its own watermark",
+        );
+        return None;
+    }
+    with_event_time(checker, input.clone(), spec)
 }
 
 fn build_deduplicate(

@@ -93,6 +93,10 @@ fn step_text(kind: &StepKind) -> String {
         StepKind::Project { columns } => format!("project {}", computed_text(columns)),
         StepKind::WithColumns { columns } => format!("with {}", computed_text(columns)),
         StepKind::Union => "union".to_string(),
+        StepKind::Watermarks(time) => match &time.expression {
+            Some(sql) => format!("watermarks by {} = {}", time.column.value, sql.value),
+            None => format!("watermarks by {}", time.column.value),
+        },
         StepKind::Window { size, offset, allowed_lateness, aggregates, .. } => {
             let shift =
                 if *offset == 0 { String::new() } else { format!(" offset {}", show_duration(*offset)) };

@@ -108,8 +108,11 @@ fn operator(text: &mut String, job: &LoadedJob, node: &Node, input: Option<&Edge
             let idle = strategy
                 .idle_after
                 .map_or_else(|| "never".to_string(), |after| format!("after {}", show_duration(after)));
-            let bound = show_duration(strategy.out_of_order);
-            line(text, &format!("      watermarks  {bound} out of order, idle {idle}"));
+            let made = match strategy.out_of_order() {
+                Some(bound) => format!("{} out of order", show_duration(bound)),
+                None => strategy.to_string(),
+            };
+            line(text, &format!("      watermarks  {made}, idle {idle}"));
         }
     }
     if let NodeKind::Operator { factory, .. } = &node.kind {

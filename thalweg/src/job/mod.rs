@@ -7,6 +7,7 @@
 
 mod build;
 mod build_aggregation;
+mod build_event_time;
 mod build_format;
 mod build_sink;
 mod build_source;
@@ -20,6 +21,7 @@ mod load;
 mod memory;
 mod outlook;
 mod read;
+mod read_event_time;
 mod read_format;
 mod read_generator;
 mod read_restart;

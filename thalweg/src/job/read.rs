@@ -312,8 +312,12 @@ pub(super) fn read_inputs(table: &Table<'_>, many: bool) -> Option<Vec<InputSpec
 
 /// Text that is checked later, with its place.
 pub(super) fn placed_text(table: &Table<'_>, key: &str, expected: &str) -> Option<Placed<Text>> {
-    let node = table.required(key, expected)?;
-    Some(Placed { value: table.checker().name(node, expected)?, place: Place::from(node) })
+    placed(table.checker(), table.required(key, expected)?, expected)
+}
+
+/// A name or an expression, with its place.
+pub(super) fn placed(checker: &Checker<'_>, node: &Node, expected: &str) -> Option<Placed<Text>> {
+    Some(Placed { value: checker.name(node, expected)?, place: Place::from(node) })
 }
 
 /// A column's name, with its place.

@@ -2,15 +2,15 @@
 
 use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
 
-use crate::config::{Checker, FilePath, Node, Place, Placed, Secret, Table, Text, Value};
+use crate::config::{Checker, FilePath, Node, Place, Placed, Secret, Table, Value};
 
 use super::data_type::parse_type;
 use super::read::read_path;
+use super::read_event_time::read_event_time;
 use super::read_format::{FormatUse, read_format};
 use super::read_generator::read_generator;
 use super::spec::{
-    ColumnSpec, EventTimeSpec, FileSourceSpec, FormatSpec, KafkaSourceSpec, OnDecodeErrorSpec, SourceKind,
-    SourceSpec,
+    ColumnSpec, FileSourceSpec, FormatSpec, KafkaSourceSpec, OnDecodeErrorSpec, SourceKind, SourceSpec,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,31 +100,6 @@ fn read_schema(table: &Table<'_>) -> Option<Vec<ColumnSpec>> {
         checker.mistake_at(node, "expected at least one column");
     }
     (good && !columns.is_empty()).then_some(columns)
-}
-
-fn read_event_time<'t>(table: &'t Table<'_>) -> impl FnOnce(&Node) -> Option<EventTimeSpec> + 't {
-    let checker = table.checker();
-    move |node| {
-        let table = checker.table(node)?;
-        let column = table.optional("column").and_then(|node| {
-            Some(Placed { value: checker.name(node, "the name of a column")?, place: Place::from(node) })
-        });
-        let expression = table.optional("expression").and_then(|node| {
-            Some(Placed { value: checker.name(node, "an SQL expression")?, place: Place::from(node) })
-        });
-        if column.is_none() && expression.is_none() && !table.has("column") {
-            table.missing("column", "the name of the column that holds the event time");
-        }
-        let out_of_order = table
-            .required("out_of_order", "how late a row may come, such as `2s`; `0s` when rows are in order")
-            .and_then(|node| checker.duration(node));
-        let idle_after = table.duration("idle_after");
-        let place = table.place();
-        table.finish();
-        let unnamed = || Placed { value: Text::from("event_time"), place: place.clone() };
-        let column = column.or_else(|| expression.as_ref().map(|_| unnamed()))?;
-        Some(EventTimeSpec { column, expression, out_of_order: out_of_order?, idle_after, place })
-    }
 }
 
 fn read_kafka(table: &Table<'_>, shared: Option<&Placed<FilePath>>) -> Option<KafkaSourceSpec> {

@@ -3,6 +3,7 @@
 use crate::config::{Node, Place, Placed, Table, Text, Value};
 
 use super::read::{placed_text, read_column, read_column_names, read_inputs};
+use super::read_event_time::read_watermarks;
 use super::read_tensor::read_tensor;
 use super::read_transform::{read_embed, read_near_duplicates, read_nearest};
 use super::spec::{AggregateSpec, ComputedSpec, StepKind, StepSpec};
@@ -13,6 +14,7 @@ enum Kind {
     Project,
     WithColumns,
     Union,
+    Watermarks,
     Window,
     Aggregate,
     Deduplicate,
@@ -22,11 +24,12 @@ enum Kind {
     Tensor,
 }
 
-const KINDS: [(&str, Kind); 11] = [
+const KINDS: [(&str, Kind); 12] = [
     ("filter", Kind::Filter),
     ("project", Kind::Project),
     ("with_columns", Kind::WithColumns),
     ("union", Kind::Union),
+    ("watermarks", Kind::Watermarks),
     ("window", Kind::Window),
     ("aggregate", Kind::Aggregate),
     ("deduplicate", Kind::Deduplicate),
@@ -49,6 +52,7 @@ pub(super) fn read_step(table: &Table<'_>) -> Option<StepSpec> {
         Kind::Project => read_columns(table).map(|columns| StepKind::Project { columns }),
         Kind::WithColumns => read_columns(table).map(|columns| StepKind::WithColumns { columns }),
         Kind::Union => Some(StepKind::Union),
+        Kind::Watermarks => read_watermarks(table).map(StepKind::Watermarks),
         Kind::Window => read_window(table),
         Kind::Aggregate => {
             let key_by = read_key(table);

@@ -4,6 +4,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_connectors::generator::Generate;
 use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
 use thalweg_engine::cluster::RestartStrategy;
+use thalweg_engine::time::MaxAhead;
 
 use crate::config::{FilePath, Guarded, Place, Placed, Secret, Text};
 
@@ -163,12 +164,23 @@ pub struct EventTimeSpec {
     pub column: Placed<Text>,
     /// SQL that computes the column.
     pub expression: Option<Placed<Text>>,
-    /// How much later than a later row a row may come, in microseconds.
-    pub out_of_order: i64,
-    /// After this long without rows a split holds nobody back, in microseconds.
+    /// How watermarks are made.
+    pub watermarks: WatermarksSpec,
+    /// After this long of being asked without having rows a split holds nobody back, in microseconds.
     pub idle_after: Option<i64>,
+    /// The guard against rows from the future.
+    pub max_ahead: Option<MaxAhead>,
     /// Where it stands.
     pub place: Place,
+}
+
+/// How watermarks are made.
+#[derive(Clone, Debug)]
+pub enum WatermarksSpec {
+    /// How much later than a later row a row may come, in microseconds.
+    OutOfOrder(i64),
+    /// SQL that gives, in some rows, the time up to which no row follows.
+    Punctuated(Placed<Text>),
 }
 
 /// A source.
@@ -311,6 +323,8 @@ pub enum StepKind {
     },
     /// Makes one stream of several.
     Union,
+    /// Makes watermarks, of a column that is there or is computed.
+    Watermarks(EventTimeSpec),
     /// Aggregates in event-time windows.
     Window {
         /// The key's columns.

@@ -8,7 +8,7 @@ use thalweg_operators::tensor::OnBadRow;
 
 use crate::config::Checker;
 
-use super::spec::{InputSpec, JobSpec, OnDecodeErrorSpec, SourceKind, StepKind};
+use super::spec::{EventTimeSpec, InputSpec, JobSpec, OnDecodeErrorSpec, SourceKind, StepKind};
 use super::transform_spec::TransformSpec;
 
 /// The indexes of the steps in an order in which each comes after what feeds it; the order of the
@@ -41,12 +41,19 @@ fn side_outputs(job: &JobSpec) -> BTreeMap<&str, &'static [&'static str]> {
     let sources = job.sources.iter().map(|source| {
         let has_dead_letters = source.spec.on_decode_error == OnDecodeErrorSpec::DeadLetter
             && !matches!(source.spec.kind, SourceKind::Generator(_));
-        let outputs: &[&str] = if has_dead_letters { &["dead_letters"] } else { &[] };
+        let has_ahead = source.spec.event_time.as_ref().is_some_and(EventTimeSpec::puts_ahead_aside);
+        let outputs: &[&str] = match (has_dead_letters, has_ahead) {
+            (true, true) => &["dead_letters", "ahead"],
+            (true, false) => &["dead_letters"],
+            (false, true) => &["ahead"],
+            (false, false) => &[],
+        };
         (source.name.as_str(), outputs)
     });
     let steps = job.steps.iter().map(|step| {
         let outputs: &[&str] = match step.spec.kind {
             StepKind::Window { .. } => &["late"],
+            StepKind::Watermarks(ref time) if time.puts_ahead_aside() => &["ahead"],
             StepKind::Embed(ref embed) if has_bad_rows(&embed.transform) => &["bad_rows"],
             StepKind::Nearest(ref nearest) if has_bad_rows(&nearest.transform) => &["bad_rows"],
             _ => &[],
@@ -96,6 +103,9 @@ fn check_input(
     let message = match (side.as_str(), sides) {
         ("dead_letters", []) => {
             format!("`{}` has no dead letters; its `on_decode_error` is not `dead_letter`", input.from)
+        }
+        ("ahead", _) => {
+            format!("`{}` puts no rows aside; its `on_ahead` is not `dead_letter`", input.from)
         }
         ("bad_rows", []) => {
             format!("`{}` has no bad rows; its `on_bad_row` is not `dead_letter`", input.from)
