@@ -4,6 +4,7 @@
 //! This crate knows the engine and no operator of `thalweg-operators`. What decides (which reader
 //! reads which split, where a restore goes on) is pure; what blocks does so in a bounded way.
 
+mod bad_times;
 pub mod blackhole;
 pub mod collect;
 pub mod conformance;

@@ -175,7 +175,8 @@ fn an_event_time_without_watermarks_is_told_from_one_with_them_behind_every_type
         let united = timed.union(&[&timeless]);
         assert!(united.stream().edge_schema().unwrap().event_time().is_err(), "one of them has none");
     }
-    for timed in behind(env.source(Readings).typed::<Reading>().watermarks(strategy())) {
+    let of_source = Environment::new();
+    for timed in behind(of_source.source(Readings).typed::<Reading>().watermarks(strategy())) {
         assert_eq!(timed.stream().edge_schema().unwrap().event_time().unwrap(), 2);
     }
     let graph = env.build().unwrap();

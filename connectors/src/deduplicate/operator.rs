@@ -417,6 +417,6 @@ mod tests {
     fn forgetting_by_event_time_needs_one() {
         let edge = EdgeSchema::new(read(ids(&[(None, 0)])).schema());
         let error = Deduplicate::default().forget(Forget::AfterEventTime(1)).outputs(&[edge]).unwrap_err();
-        assert!(error.to_string().contains("no time column"), "{error}");
+        assert!(error.to_string().contains("has no event time"), "{error}");
     }
 }

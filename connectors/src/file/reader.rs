@@ -13,6 +13,7 @@ use thalweg_engine::{Context, Error, Result};
 use super::lines::{Chunk, OpenLines};
 use super::parquet::OpenParquet;
 use super::{FileFormat, FilePosition, FileSource};
+use crate::bad_times::BadTimes;
 use crate::format::{DeadLetter, DeadLetters, OnDecodeError};
 use crate::position;
 
@@ -42,6 +43,7 @@ pub(super) struct FileReader {
     waiting: VecDeque<(SplitId, FilePosition)>,
     no_more_splits: bool,
     decode_errors: Counter,
+    bad_times: BadTimes,
 }
 
 impl FileReader {
@@ -53,6 +55,7 @@ impl FileReader {
             waiting: VecDeque::new(),
             no_more_splits: false,
             decode_errors: metrics.counter("decode_errors_total", help),
+            bad_times: BadTimes::new(metrics),
         }
     }
 
@@ -96,6 +99,7 @@ impl FileReader {
 
     fn emit_chunk(&mut self, id: &SplitId, chunk: Chunk, cx: &mut ReaderContext<'_>) -> Result<()> {
         self.decode_errors.add(chunk.decoded.bad.len() as u64);
+        self.bad_times.count(&chunk.decoded.bad);
         let mut letters = DeadLetters::new();
         for bad in &chunk.decoded.bad {
             let line = chunk.lines.get(bad.index).copied().unwrap_or(0);

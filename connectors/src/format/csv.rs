@@ -14,7 +14,7 @@ use thalweg_engine::{Error, Result};
 use super::columns::{Column, Fault, Read, Record, Values, shown, with_string_views};
 use super::row_decoder::{ReadRow, RowDecoder};
 use super::timestamp::{convert_epoch, parse_date, parse_instant};
-use super::{Decoder, EncodedRows, Encoder, Format};
+use super::{BadTime, Decoder, EncodedRows, Encoder, Format};
 
 /// The CSV format.
 ///
@@ -246,16 +246,25 @@ fn read_field(column: &mut Column, text: &str, is_null: bool, epoch: TimeUnit) -
             values.push(parse_date(text).ok_or_else(|| unlike(wanted, text))?);
         }
         Values::Time(values, unit) => {
-            let number = || convert_epoch(text.parse().ok()?, epoch, *unit);
-            let value = parse_instant(text).and_then(|instant| instant.in_unit(*unit)).or_else(number);
             let wanted = "a timestamp (RFC 3339 or an epoch number)";
-            values.push(value.ok_or_else(|| unlike(wanted, text))?);
+            values.push(time(text, epoch, *unit).map_err(|bad| unlike(wanted, text).of_time(bad))?);
         }
         Values::String(values) => values.push(text),
         Values::Struct(_) | Values::List(..) => return Err(Fault::new("CSV holds no nested values")),
     }
     column.filled();
     Ok(())
+}
+
+fn time(text: &str, epoch: TimeUnit, unit: TimeUnit) -> std::result::Result<i64, BadTime> {
+    let value = match parse_instant(text) {
+        Some(instant) => instant.in_unit(unit),
+        None => {
+            let number: i128 = text.parse().map_err(|_| BadTime::Unparsable)?;
+            i64::try_from(number).ok().and_then(|number| convert_epoch(number, epoch, unit))
+        }
+    };
+    value.ok_or(BadTime::OutOfRange)
 }
 
 fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Read<T> {

@@ -72,6 +72,17 @@ pub struct BadRecord {
     pub reason: String,
     /// The record's bytes.
     pub payload: Vec<u8>,
+    /// What is wrong with the time that it is for, when it is one.
+    pub time: Option<BadTime>,
+}
+
+/// Why a time cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadTime {
+    /// It is no time that the format knows.
+    Unparsable,
+    /// It is beyond what a column of its unit holds.
+    OutOfRange,
 }
 
 /// What happens to a record that cannot be decoded.

@@ -38,8 +38,8 @@ impl<R: ReadRow> Decoder for RowDecoder<R> {
         let row = self.record.rows();
         if let Err(fault) = self.rows.read(payload, &mut self.record) {
             self.record.truncate(row);
-            let reason = fault.to_string();
-            self.bad.push(BadRecord { index: self.pushed, reason, payload: payload.to_vec() });
+            let (reason, time) = (fault.to_string(), fault.time());
+            self.bad.push(BadRecord { index: self.pushed, reason, payload: payload.to_vec(), time });
         }
         self.pushed += 1;
     }

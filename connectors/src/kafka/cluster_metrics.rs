@@ -3,11 +3,14 @@
 
 use thalweg_engine::metrics::{Counter, Gauge, MetricGroup};
 
+use crate::bad_times::BadTimes;
+
 /// Counters and gauges labelled with a cluster.
 pub(crate) struct ClusterMetrics {
     pub records: Counter,
     pub bytes: Counter,
     pub bad_records: Counter,
+    pub bad_times: BadTimes,
     pub transport_errors: Counter,
     pub connects: Counter,
     pub offset_resets: Counter,
@@ -26,6 +29,7 @@ impl ClusterMetrics {
             records: group.counter("kafka_records_total", "Records read."),
             bytes: group.counter("kafka_bytes_total", "Bytes of the values read."),
             bad_records: group.counter("kafka_bad_records_total", "Records that could not be decoded."),
+            bad_times: BadTimes::new(&group),
             transport_errors: group.counter("kafka_transport_errors_total", "Errors of the client."),
             connects: group.counter("kafka_connects_total", "Consumers made."),
             offset_resets: group

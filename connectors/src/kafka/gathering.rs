@@ -28,8 +28,8 @@ pub(crate) struct Gathered {
     pub rows: Option<(Batch, Vec<SplitRun>)>,
     /// Records that could not be decoded, for the side output.
     pub dead_letters: Option<Batch>,
-    /// How many records could not be decoded.
-    pub bad: u64,
+    /// The records that could not be decoded.
+    pub bad: Vec<BadRecord>,
 }
 
 /// Takes messages of one cluster in, gives a batch out.
@@ -85,7 +85,6 @@ impl Gathering {
         let runs = std::mem::take(&mut self.runs);
         let decoded = self.decoder.flush()?;
         let metadata = self.metadata.as_mut().map(MetadataBuilders::finish);
-        let bad = decoded.bad.len() as u64;
         self.report(&decoded.bad, &runs, splits)?;
         let dead_letters = self.letters.finish()?.map(Batch::new);
         let total: usize = runs.iter().map(|run| run.rows).sum();
@@ -99,7 +98,7 @@ impl Gathering {
         let records = self.widen(decoded.records, metadata, &decoded.bad, total)?;
         let split_runs = split_runs(&runs, &decoded.bad, splits);
         let rows = (good > 0).then(|| (Batch::new(records), split_runs));
-        Ok(Gathered { rows, dead_letters, bad })
+        Ok(Gathered { rows, dead_letters, bad: decoded.bad })
     }
 
     fn report(&mut self, bad: &[BadRecord], runs: &[Run], splits: &[Split]) -> Result<()> {
@@ -202,7 +201,7 @@ mod tests {
     }
 
     fn bad(index: usize) -> BadRecord {
-        BadRecord { index, reason: "no".into(), payload: vec![1] }
+        BadRecord { index, reason: "no".into(), payload: vec![1], time: None }
     }
 
     #[test]
@@ -257,7 +256,7 @@ mod tests {
         assert_eq!(error, "b/t/1 offset 4: the record cannot be decoded: no");
         let dropped = gathering(OnDecodeError::Drop).finish(&splits).unwrap();
         let (batch, runs) = dropped.rows.unwrap();
-        assert_eq!((batch.row_count(), dropped.bad, dropped.dead_letters.is_none()), (3, 1, true));
+        assert_eq!((batch.row_count(), dropped.bad.len(), dropped.dead_letters.is_none()), (3, 1, true));
         let rows: Vec<_> = runs.iter().map(|run| (run.split.to_string(), run.rows)).collect();
         assert_eq!(rows, [("a/t/1".to_string(), 2), ("b/t/1".to_string(), 1)]);
         let letters = gathering(OnDecodeError::DeadLetter).finish(&splits).unwrap().dead_letters.unwrap();

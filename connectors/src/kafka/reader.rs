@@ -246,7 +246,8 @@ impl FederatedReader {
         let fetch = cluster.fetch(self.config.rows_max(), &mut self.gathering)?;
         cluster.flowing = fetch.records > 0;
         let gathered = self.gathering.finish(&cluster.splits)?;
-        cluster.metrics.bad_records.add(gathered.bad);
+        cluster.metrics.bad_records.add(gathered.bad.len() as u64);
+        cluster.metrics.bad_times.count(&gathered.bad);
         if was_away != cluster.is_away() || fetch.moved {
             self.tell_activity(cx);
         }

@@ -38,6 +38,7 @@ impl Decoder for TextDecoder {
                 index: self.pushed,
                 reason: "it begins with !".into(),
                 payload: payload.to_vec(),
+                time: None,
             }),
         }
         self.pushed += 1;

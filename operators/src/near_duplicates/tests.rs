@@ -105,7 +105,7 @@ fn what_cannot_be_compared_is_refused_when_the_job_is_built() {
         (NearDuplicates::new("id", "key"), "not vectors of f32 or f16"),
         (NearDuplicates::new("id", "embedding").threshold(1.5), "a threshold of 1.5 is no cosine"),
         (NearDuplicates::new("id", "embedding").keep(0), "at least one embedding"),
-        (NearDuplicates::new("id", "embedding").within(5), "need an event-time column"),
+        (NearDuplicates::new("id", "embedding").within(5), "has no event time"),
     ] {
         let error = near.outputs(std::slice::from_ref(&edge)).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");

@@ -5,7 +5,9 @@
 //! it (`explain`, `print` sinks, summaries); everything else goes to standard error.
 
 mod arguments;
+mod counts;
 mod exit;
+mod live_line;
 mod logging;
 mod metrics_server;
 mod prism;

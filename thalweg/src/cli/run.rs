@@ -12,6 +12,8 @@ use crate::config::{Masks, ProcessEnvironment};
 use crate::job::{LoadedJob, explain, load_with, outlook, start};
 
 use super::arguments::{Arguments, Command, ExplainArguments, RunArguments};
+use super::counts::Counts;
+use super::live_line::LiveLine;
 use super::metrics_server::MetricsServer;
 use super::resident::Resident;
 use super::signals::SignalWatch;
@@ -145,7 +147,14 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
         }
     };
     tracing::info!(job = name, "running");
-    let summary = match handle.wait() {
+    let (metrics, counted) = (registry.clone(), (sources.clone(), sinks.clone()));
+    let live = LiveLine::start(move || Counts::of(&metrics, &counted.0, &counted.1).to_string());
+    if let Err(error) = &live {
+        tracing::warn!(%error, "what the job counts is not shown while it runs");
+    }
+    let summary = handle.wait();
+    drop(live);
+    let summary = match summary {
         Ok(summary) => summary,
         Err(error) => return failed(&error),
     };
@@ -168,33 +177,13 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
             Exit::Stuck
         }
     };
-    let counts = Counts {
-        read: total_of(registry, "rows_out_total", &sources),
-        undecoded: total_of(registry, "decode_errors_total", &sources)
-            + total_of(registry, "kafka_bad_records_total", &sources),
-        written: total_of(registry, "rows_in_total", &sinks),
-    };
-    eprintln!("{}", summary_text(&name, &summary, counts, Resident::of_this_process()));
+    let counts = Counts::of(registry, &sources, &sinks);
+    eprintln!("{}", summary_text(&name, &summary, &counts, Resident::of_this_process()));
     exit
 }
 
-/// The sum of a metric over these operators.
-fn total_of(registry: &Registry, metric: &str, uids: &[String]) -> i64 {
-    let of = |labels: &[(&'static str, String)]| {
-        labels.iter().any(|(name, value)| *name == "uid" && uids.contains(value))
-    };
-    registry.series(metric).iter().filter(|(labels, _)| of(labels)).map(|(_, value)| value).sum()
-}
-
-/// What a run counted.
-struct Counts {
-    read: i64,
-    undecoded: i64,
-    written: i64,
-}
-
 /// The last words, for people: how it ended and what it did.
-fn summary_text(name: &str, summary: &JobSummary, counts: Counts, resident: Option<Resident>) -> String {
+fn summary_text(name: &str, summary: &JobSummary, counts: &Counts, resident: Option<Resident>) -> String {
     let how = match summary.outcome {
         Outcome::Completed => "done",
         Outcome::Stopped => "stopped after a last checkpoint",
@@ -213,19 +202,11 @@ fn summary_text(name: &str, summary: &JobSummary, counts: Counts, resident: Opti
         );
     }
     let seconds = summary.elapsed.as_secs_f64();
-    let Counts { read, undecoded, written } = counts;
-    let undecoded = match undecoded {
-        0 => String::new(),
-        count => format!(", {count} records not decoded"),
-    };
     let restarts = summary.restarts;
     // What was counted before a restart went with the tasks that counted it.
     let since = if restarts > 0 { " since the last restart" } else { "" };
     let memory = resident.map_or_else(String::new, |resident| {
         format!(", at most {} MiB of memory", resident.most.div_ceil(1 << 20))
     });
-    format!(
-        "job {name}: {how} in {seconds:.1} s; {read} rows read{undecoded}, {written} rows written{since}, \
-         {restarts} restarts{memory}"
-    )
+    format!("job {name}: {how} in {seconds:.1} s; {counts}{since}, {restarts} restarts{memory}")
 }

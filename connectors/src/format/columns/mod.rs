@@ -14,12 +14,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
+use super::BadTime;
+
 /// Why a record is bad, and in which column where that is known.
 #[derive(Debug)]
 pub(super) struct Fault {
     /// The columns from the outermost to the one at fault.
     path: Vec<String>,
     reason: String,
+    time: Option<BadTime>,
 }
 
 /// Faults are rare; boxed, so that a good value's result stays small.
@@ -27,7 +30,18 @@ pub(super) type Read<T> = Result<T, Box<Fault>>;
 
 impl Fault {
     pub(super) fn new(reason: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault { path: Vec::new(), reason: reason.into() })
+        Box::new(Fault { path: Vec::new(), reason: reason.into(), time: None })
+    }
+
+    /// Says that it is a time that is at fault.
+    pub(super) fn of_time(mut self: Box<Self>, time: BadTime) -> Box<Fault> {
+        self.time = Some(time);
+        self
+    }
+
+    /// What is wrong with the time, when it is one that is at fault.
+    pub(super) fn time(&self) -> Option<BadTime> {
+        self.time
     }
 
     /// Adds the column around the fault.

@@ -2,6 +2,7 @@
 
 use arrow::datatypes::TimeUnit;
 
+use super::super::BadTime;
 use super::super::columns::{Column, Fault, Read, Record, Values, shown};
 use super::super::timestamp::{convert_epoch, convert_fractional_epoch, parse_date, parse_instant};
 use super::scanner::{Number, Scanner};
@@ -149,8 +150,9 @@ fn time(scanner: &mut Scanner<'_>, epoch: TimeUnit, unit: TimeUnit) -> Read<i64>
     const WANTED: &str = "a timestamp (RFC 3339 or an epoch number)";
     if scanner.peek() == Some(b'"') {
         let text = scanner.string(WANTED)?;
-        let value = parse_instant(text).and_then(|instant| instant.in_unit(unit));
-        return value.ok_or_else(|| unlike(WANTED, text));
+        let fault = |bad| unlike(WANTED, text).of_time(bad);
+        let instant = parse_instant(text).ok_or_else(|| fault(BadTime::Unparsable))?;
+        return instant.in_unit(unit).ok_or_else(|| fault(BadTime::OutOfRange));
     }
     let number = scanner.number(WANTED)?;
     let value = match number.integer.map(i64::try_from) {
@@ -160,5 +162,5 @@ fn time(scanner: &mut Scanner<'_>, epoch: TimeUnit, unit: TimeUnit) -> Read<i64>
         Some(Err(_)) => None,
         None => number.text.parse().ok().and_then(|value| convert_fractional_epoch(value, epoch, unit)),
     };
-    value.ok_or_else(|| range(number))
+    value.ok_or_else(|| range(number).of_time(BadTime::OutOfRange))
 }
