@@ -184,6 +184,7 @@ impl Operator for KeyedAggregateOperator {
             words: self.set.words().to_vec(),
             timer_offsets: Vec::new(),
             describe: self.set.describe(),
+            describe_timers: String::new(),
             bytes_max: memory_bytes(self.config.memory_bytes, cx),
         };
         self.keys_in_memory = cx.metrics.gauge("state_keys_in_memory", "Keys whose state is in memory.");

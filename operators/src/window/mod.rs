@@ -4,6 +4,7 @@
 //! This module knows the engine's contracts and the aggregates; it knows no SQL.
 
 mod due;
+mod saved_watermark;
 mod stream;
 mod tumbling;
 mod tumbling_operator;

@@ -345,6 +345,66 @@ fn what_was_late_is_late_after_a_restore() {
     assert_eq!((fired(&mut harness), late_rows(&mut harness)), (Fired::new(), 1));
 }
 
+/// A job that was read to its end and is given more: the windows that the end closed stay closed,
+/// those behind them are not late, whatever instance asks.
+#[test]
+fn what_the_end_of_data_closed_stays_closed_and_later_rows_are_not_late() {
+    let builder = builder(|window| window).parallelism(2);
+    let mut harness = builder.open().unwrap();
+    push(&mut harness, &[(1, 5), (2, 25), (3, 14)]);
+    harness.end(0).unwrap();
+    assert_eq!(fired(&mut harness).len(), 3);
+    let snapshot = harness.snapshot().unwrap();
+    for parallelism in [2, 3] {
+        let mut harness = builder.clone().parallelism(parallelism).restore(&snapshot).unwrap();
+        push(&mut harness, &[(1, 29), (1, 30), (3, 14), (4, 31)]);
+        assert_eq!(late_rows(&mut harness), 2, "in windows that the end closed, for every key");
+        harness.end(0).unwrap();
+        assert_eq!(fired(&mut harness), Fired::from([((1, 30), vec![1]), ((4, 30), vec![1])]));
+    }
+}
+
+/// Lateness may be another than in the checkpoint, with windows in memory and in the store.
+#[test]
+fn windows_of_a_checkpoint_are_kept_for_as_long_as_the_job_now_says() {
+    let with = |lateness, memory| {
+        builder(move |window| window.allowed_lateness(lateness).memory_bytes(memory)).parallelism(2)
+    };
+    let empty = stored_bytes(&mut with(0, 1).open().unwrap());
+    for (before, after, memory) in
+        [(0, 5), (5, 0), (3, 8), (8, 3)].into_iter().flat_map(|(b, a)| [(b, a, 1), (b, a, 1 << 20)])
+    {
+        let case = format!("{before} then {after}, {memory} bytes");
+        let mut harness = with(before, memory).open().unwrap();
+        push(&mut harness, &[(1, 5), (2, 6), (3, 15), (4, 16)]);
+        harness.watermark(0, 9).unwrap();
+        assert_eq!(fired(&mut harness).len(), 2, "{case}");
+        let snapshot = harness.snapshot().unwrap();
+
+        let mut harness = with(after, memory).restore(&snapshot).unwrap();
+        push(&mut harness, &[(1, 7)]);
+        let again = match (before, after) {
+            (_, 0) => Fired::new(),
+            (0, _) => Fired::from([((1, 0), vec![1])]),
+            _ => Fired::from([((1, 0), vec![2])]),
+        };
+        assert_eq!(
+            (fired(&mut harness), late_rows(&mut harness)),
+            (again, usize::from(after == 0)),
+            "{case}"
+        );
+        // To where the windows from before the checkpoint are over, and the others are not.
+        harness.watermark(0, 18).unwrap();
+        push(&mut harness, &[(1, 8), (3, 17)]);
+        assert_eq!((fired(&mut harness), late_rows(&mut harness)), (Fired::new(), 1), "{case}");
+        harness.watermark(0, 19).unwrap();
+        let due = Fired::from([((3, 10), vec![2]), ((4, 10), vec![1])]);
+        assert_eq!(fired(&mut harness), due, "{case}");
+        harness.watermark(0, 19 + after).unwrap();
+        assert_eq!(stored_bytes(&mut harness), empty, "{case}");
+    }
+}
+
 #[test]
 fn outputs_say_what_flows_and_what_does_not_fit_is_refused() {
     let window = |change: fn(Tumbling) -> Tumbling| change(Tumbling::new(&[0], 10, [AggregateSpec::count()]));

@@ -111,8 +111,10 @@ impl Tumbling {
         self
     }
 
-    /// Keeps a window for `lateness` microseconds after it fired, for rows that come late. A checkpoint
-    /// made with another lateness is refused: its timers stand at other times.
+    /// Keeps a window for `lateness` microseconds after it fired, for rows that come late. It may be
+    /// another than in the checkpoint that the job goes on from: windows that are there are kept for
+    /// as long as it now says, and of those that are gone later rows make new ones, without the rows
+    /// that they had.
     #[must_use]
     pub fn allowed_lateness(mut self, lateness: Micros) -> Self {
         self.lateness = lateness;

@@ -19,6 +19,7 @@ use thalweg_engine::time::{Micros, TIME_RANGE, Watermark};
 use thalweg_engine::{Error, Result};
 
 use super::due::DueIndex;
+use super::saved_watermark::{SavedWatermark, restored_watermark};
 use super::tumbling::{Tumbling, WindowSize};
 use crate::aggregate::AggregateSet;
 use crate::keyed_aggregate::{key_columns, key_hashes, memory_bytes, not_open};
@@ -57,6 +58,8 @@ pub(super) struct TumblingOperator {
     due: DueIndex,
     firing: Option<Firing>,
     watermark: Watermark,
+    /// How far time had come before the end of data: the watermark, or the last window that fired.
+    reached: Micros,
     touched: Touched,
     starts: Vec<Micros>,
     late_rows: Counter,
@@ -86,6 +89,7 @@ impl TumblingOperator {
             due: DueIndex::default(),
             firing: None,
             watermark: Watermark::MIN,
+            reached: Micros::MIN,
             touched: Touched::default(),
             starts: Vec::new(),
             late_rows: Counter::default(),
@@ -185,6 +189,8 @@ impl TumblingOperator {
             let mut columns = state.keys(slots)?;
             let starts: Vec<Micros> = slots.iter().map(|&slot| state.namespace(slot)).collect();
             let size = self.window.size();
+            let last = starts.iter().max().map_or(Micros::MIN, |start| start + (size - 1));
+            self.reached = self.reached.max(last);
             columns.push(time_column(starts.iter().copied()));
             columns.push(time_column(starts.iter().map(|start| start + size)));
             columns.push(time_column(starts.iter().map(|start| start + (size - 1))));
@@ -233,7 +239,8 @@ impl TumblingOperator {
                 rows.get_mut(slot)[0] = FIRED;
                 out.fire.push(slot);
                 out.bytes += state.key_bytes(slot);
-            } else if fired && times.lateness > 0 && times.drop(start) == time {
+            } else if fired && times.drop(start) == time && !out.fire.contains(&slot) {
+                // With no lateness only what fired when there was one: others go as they fire.
                 out.drop.push(slot);
             }
         }
@@ -364,6 +371,7 @@ fn time_column(times: impl Iterator<Item = Micros>) -> ArrayRef {
 
 impl Operator for TumblingOperator {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
+        let lateness = format!("lateness {}", self.config.lateness);
         let last = self.window.size() - 1;
         let mut timer_offsets = vec![last];
         if self.config.lateness > 0 {
@@ -377,11 +385,11 @@ impl Operator for TumblingOperator {
             words,
             timer_offsets,
             describe: format!(
-                "tumbling windows of {} us, lateness {} us: {}",
+                "tumbling windows of {} us, {lateness} us: {}",
                 self.window.size(),
-                self.config.lateness,
                 self.set.describe()
             ),
+            describe_timers: lateness,
             bytes_max: memory_bytes(self.config.memory_bytes, cx),
         };
         self.late_rows = cx.metrics.counter("window_late_rows_total", "Rows that came too late.");
@@ -394,6 +402,7 @@ impl Operator for TumblingOperator {
         self.fired_windows = cx.metrics.counter("window_fired_total", "Windows emitted, again ones too.");
         self.windows_in_memory = cx.metrics.gauge("state_keys_in_memory", "Keys whose state is in memory.");
         self.watermark = restored_watermark(cx.restored.items(WATERMARK_STATE))?;
+        self.reached = self.watermark.0;
         self.state = Some(ColumnarState::open(cx, &spec)?);
         Ok(())
     }
@@ -431,6 +440,9 @@ impl Operator for TumblingOperator {
     fn watermark(&mut self, watermark: Watermark, cx: &mut OperatorContext<'_>) -> Result<Step> {
         // After a restore the sources' watermarks may begin below the one that was saved.
         self.watermark = self.watermark.max(watermark);
+        if self.watermark != Watermark::MAX {
+            self.reached = self.reached.max(self.watermark.0);
+        }
         self.fire(cx)
     }
 
@@ -445,20 +457,8 @@ impl Operator for TumblingOperator {
 
     fn snapshot(&mut self, _checkpoint: CheckpointId) -> Result<OperatorSnapshot> {
         let mut snapshot = self.state.as_mut().ok_or_else(not_open)?.snapshot()?;
-        let items = vec![self.watermark.0.to_le_bytes().to_vec()];
+        let items = vec![SavedWatermark { watermark: self.watermark.0, reached: self.reached }.to_bytes()];
         snapshot.parts.push(SnapshotPart::Union { name: WATERMARK_STATE.to_string(), items });
         Ok(snapshot)
     }
-}
-
-/// The lowest of the watermarks that the instances saved: none of them had dropped a row that was
-/// above it.
-fn restored_watermark<'a>(items: impl Iterator<Item = &'a [u8]>) -> Result<Watermark> {
-    let mut lowest: Option<Micros> = None;
-    for item in items {
-        let bytes = item.try_into().map_err(|_| Error::internal("a saved watermark does not decode"))?;
-        let watermark = Micros::from_le_bytes(bytes);
-        lowest = Some(lowest.map_or(watermark, |lowest| lowest.min(watermark)));
-    }
-    Ok(lowest.map_or(Watermark::MIN, Watermark))
 }

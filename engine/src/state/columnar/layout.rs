@@ -27,6 +27,9 @@ pub struct ColumnarSpec {
     pub timer_offsets: Vec<Micros>,
     /// What the words mean, stable between processes; a restore with another description is refused.
     pub describe: String,
+    /// The part of `describe` from which the timer offsets behind the first are made. Its number may
+    /// be another in a checkpoint, whose timers are then set anew. Empty: nothing may be another.
+    pub describe_timers: String,
     /// Bytes that the table may take in memory, index included. More is reached only by one batch,
     /// and while a checkpoint is being written.
     pub bytes_max: usize,

@@ -67,6 +67,28 @@ pub struct ColumnarState {
     pub(super) stored_bytes: Option<usize>,
 }
 
+/// How what a handle says of its state compares with the job's.
+enum MetaComparison {
+    Same,
+    /// The same but for `describe_timers`.
+    OtherTimers,
+    Other,
+}
+
+fn compare_meta(held: &str, own: &str, timers: &str) -> MetaComparison {
+    if held == own {
+        return MetaComparison::Same;
+    }
+    let around = own.split_once(timers).filter(|_| !timers.is_empty());
+    let other = around.and_then(|(before, after)| held.strip_prefix(before)?.strip_suffix(after));
+    // Of the same form, and not some more of what stands around it.
+    let form = |text: &str| text.trim_end_matches(|c: char| c.is_ascii_digit()).to_string();
+    match other {
+        Some(other) if form(other) == form(timers) => MetaComparison::OtherTimers,
+        _ => MetaComparison::Other,
+    }
+}
+
 impl ColumnarState {
     /// Opens the state, restored.
     ///
@@ -85,12 +107,19 @@ impl ColumnarState {
             keys.types(),
             spec.describe
         );
-        if let Some(handle) = cx.restored.keyed().find(|handle| handle.meta != meta.as_bytes()) {
-            return Err(Error::user(format!(
-                "the checkpoint holds another state for {}: {}; the job has: {meta}",
-                info.uid,
-                String::from_utf8_lossy(&handle.meta)
-            )));
+        let mut has_other_timers = false;
+        for handle in cx.restored.keyed() {
+            let held = String::from_utf8_lossy(&handle.meta);
+            match compare_meta(&held, &meta, &spec.describe_timers) {
+                MetaComparison::Same => {}
+                MetaComparison::OtherTimers => has_other_timers = true,
+                MetaComparison::Other => {
+                    return Err(Error::user(format!(
+                        "the checkpoint holds another state for {}: {held}; the job has: {meta}",
+                        info.uid,
+                    )));
+                }
+            }
         }
         let site = StoreSite {
             uid: &info.uid,
@@ -130,6 +159,9 @@ impl ColumnarState {
             read_keys: READ_KEYS_FIRST,
             stored_bytes: None,
         };
+        if has_other_timers {
+            state.set_timers_anew()?;
+        }
         if restored {
             state.read_stored_times()?;
         }

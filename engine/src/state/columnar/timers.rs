@@ -8,9 +8,21 @@
 use super::key::StoreKeys;
 use super::look_up::{NO_SLOT, Touched};
 use super::state::ColumnarState;
-use crate::state::Family;
+use crate::state::{Family, KvOp};
 use crate::time::Micros;
 use crate::{Error, Result};
+
+/// How many timers are set anew in one write.
+const SET_AT_ONCE: usize = 4096;
+const UNREADABLE: &str = "a timer's key does not decode";
+
+/// What no timer of a key group reaches.
+fn end_of_group(group: u32) -> Vec<u8> {
+    match u16::try_from(group + 1) {
+        Ok(next) => next.to_be_bytes().to_vec(),
+        Err(_) => vec![0xFF; 16],
+    }
+}
 
 /// Where a scan of the timers of one time stands.
 #[derive(Clone, Debug)]
@@ -69,7 +81,7 @@ impl ColumnarState {
                 cursor.after = Some([last.as_slice(), &[0]].concat());
             }
         }
-        let damaged = || Error::internal("a timer's key does not decode");
+        let damaged = || Error::internal(UNREADABLE);
         let parts: Vec<_> =
             found.iter().map(|key| StoreKeys::split_timer(key)).collect::<Option<_>>().ok_or_else(damaged)?;
         let keys: Vec<&[u8]> = parts.iter().map(|(_, key, _)| *key).collect();
@@ -92,18 +104,57 @@ impl ColumnarState {
         }
     }
 
+    /// Sets the timers of a restored store that was written with other offsets behind the first.
+    /// Each stored key has one at the first, and from that come its others.
+    ///
+    /// # Errors
+    /// An external error of the store.
+    pub(super) fn set_timers_anew(&mut self) -> Result<()> {
+        let Some((&first, others)) = self.writer.timer_offsets.split_first() else { return Ok(()) };
+        let store_keys = self.writer.store_keys;
+        for group in self.key_groups.first..self.key_groups.end {
+            let end = end_of_group(group);
+            let mut start = StoreKeys::timer_start(group, Micros::MIN);
+            loop {
+                let mut found: Vec<Vec<u8>> = Vec::new();
+                // What is set on the way lies ahead, and is found to be right.
+                self.store.scan(Family::Timers, &start..&end, &mut |key, _| {
+                    found.push(key.to_vec());
+                    Ok(found.len() < SET_AT_ONCE)
+                })?;
+                let Some(last) = found.last() else { break };
+                start = [last.as_slice(), &[0]].concat();
+                let mut ops = Vec::new();
+                for timer in found {
+                    let (time, key, namespace) =
+                        StoreKeys::split_timer(&timer).ok_or_else(|| Error::internal(UNREADABLE))?;
+                    if time == namespace.saturating_add(first) {
+                        for &offset in others {
+                            let mut other = Vec::with_capacity(timer.len());
+                            store_keys.timer(namespace.saturating_add(offset), key, namespace, &mut other);
+                            ops.push(KvOp::Put(Family::Timers, other, Vec::new()));
+                        }
+                    } else if !others.iter().any(|&offset| time == namespace.saturating_add(offset)) {
+                        ops.push(KvOp::Delete(Family::Timers, timer));
+                    }
+                }
+                self.store.write(&mut ops.into_iter())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads from a restored store at which times there are timers.
     pub(super) fn read_stored_times(&mut self) -> Result<()> {
         if self.writer.timer_offsets.is_empty() {
             return Ok(());
         }
         for group in self.key_groups.first..self.key_groups.end {
-            let end = ((group + 1) as u16).to_be_bytes();
-            let end: &[u8] = if group == u32::from(u16::MAX) { &[0xFF; 16] } else { &end };
+            let end = end_of_group(group);
             let mut start = StoreKeys::timer_start(group, Micros::MIN);
             loop {
                 let mut time = None;
-                self.store.scan(Family::Timers, &start..end, &mut |key, _| {
+                self.store.scan(Family::Timers, &start..&end, &mut |key, _| {
                     time = StoreKeys::split_timer(key).map(|(time, _, _)| time);
                     Ok(false)
                 })?;

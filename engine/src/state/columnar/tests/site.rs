@@ -69,6 +69,7 @@ impl Site {
             words: vec![WordKind::Plain, WordKind::Bytes],
             timer_offsets: if self.namespaced { vec![TIMER_OFFSET] } else { vec![] },
             describe: "count and text".into(),
+            describe_timers: String::new(),
             bytes_max: self.bytes_max,
         }
     }
