@@ -9,7 +9,7 @@ use crate::metrics::MetricGroup;
 use crate::operator::{OpenContext, Operator, OperatorContext, OperatorFactory, OutputIndex, Step};
 use crate::record::{Batch, EdgeSchema, Mode};
 use crate::state::StateIdentity;
-use crate::time::{Micros, Silence, SplitWatermark, Watermark, WatermarkStrategy};
+use crate::time::{Micros, RowsReached, Silence, SplitWatermark, Watermark, WatermarkStrategy};
 
 /// The side output of rows that lie too far ahead.
 const AHEAD: OutputIndex = OutputIndex(1);
@@ -48,6 +48,7 @@ impl OperatorFactory for AssignWatermarks {
             output: self.output.clone(),
             computed: self.computed.clone(),
             watermark: SplitWatermark::new(&self.strategy),
+            reached: RowsReached::default(),
             strategy: self.strategy.clone(),
             time: None,
             silence: Silence::new(0),
@@ -90,6 +91,7 @@ struct Assigner {
     /// Made when the instance opens.
     time: Option<RowTime>,
     watermark: SplitWatermark,
+    reached: RowsReached,
     silence: Silence,
     has_ended: bool,
 }
@@ -120,7 +122,8 @@ impl Operator for Assigner {
 
     fn process(&mut self, _input: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
         let Some(time) = &self.time else { return Ok(Step::Done) };
-        let Timed { batch, times, ahead, .. } = time.take(batch, cx.now())?;
+        let Timed { batch, times, ahead, .. } =
+            time.take(batch, cx.now(), &mut |times, by| self.reached.limits(times, by))?;
         self.watermark.observe(batch.records(), &times, 0..batch.row_count())?;
         cx.emit(batch);
         if let Some(ahead) = ahead {

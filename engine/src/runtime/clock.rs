@@ -94,11 +94,11 @@ impl Clock for ManualClock {
 
 /// What both clocks show at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Now {
+pub struct Now {
     /// The processing time.
-    pub(crate) now: Micros,
+    pub now: Micros,
     /// The monotonic time.
-    pub(crate) monotonic: Micros,
+    pub monotonic: Micros,
 }
 
 impl Now {

@@ -33,7 +33,7 @@ pub use chain::{Chain, ChainLink, Target};
 #[cfg(debug_assertions)]
 pub use changelog::Changelog;
 pub use channel::{Channel, ChannelBounds, TARGET_BYTES, TARGET_ROWS};
-pub use clock::{Clock, LOOK_EVERY, ManualClock, STEP_MIN, SystemClock};
+pub use clock::{Clock, LOOK_EVERY, ManualClock, Now, STEP_MIN, SystemClock};
 pub use edge_writer::EdgeWriter;
 pub use element::Element;
 pub use input_gate::{GateEvent, InputGate};

@@ -5,6 +5,9 @@
 //! that are still to come; afterwards a reader without splits is idle, unless it holds. A split is
 //! idle by time only when it was asked all the while and had nothing: see [`Silence`].
 
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Now;
 use crate::checkpoint::CheckpointId;
 use crate::event_time::RowTime;
 use crate::graph::Uid;
@@ -13,15 +16,17 @@ use crate::record::Batch;
 use crate::source::{
     ReaderContext, ReaderEffect, ReaderStatus, SourceReader, SplitActivity, SplitId, SplitRun, SplitState,
 };
-use crate::time::{Micros, RisingWatermark, Silence, SplitWatermark, Watermark, WatermarkStrategy};
+use crate::time::{
+    Micros, RisingWatermark, RowsReached, Silence, SplitWatermark, Watermark, WatermarkStrategy,
+};
 use crate::{Context, Result};
-use std::collections::{BTreeMap, VecDeque};
 
 struct Split {
     /// `None` without event time.
     watermark: Option<SplitWatermark>,
     activity: SplitActivity,
     silence: Silence,
+    reached: RowsReached,
 }
 
 impl Split {
@@ -132,6 +137,7 @@ impl SourceHead {
                 watermark: self.time.as_ref().map(|time| SplitWatermark::new(&time.strategy)),
                 activity: SplitActivity::Active,
                 silence: Silence::new(now),
+                reached: RowsReached::default(),
             };
             self.splits.insert(split.id.clone(), fresh);
         }
@@ -209,13 +215,14 @@ impl SourceHead {
     ///
     /// # Errors
     /// The reader's, or that a row's event time cannot be computed.
-    pub fn next_event(&mut self, now: Micros) -> Result<HeadEvent> {
+    pub fn next_event(&mut self, times: Now) -> Result<HeadEvent> {
+        let now = times.monotonic;
         loop {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
             if let Some(effect) = self.queue.pop_front() {
-                self.effect(effect, now)?;
+                self.effect(effect, times)?;
                 continue;
             }
             if self.finished {
@@ -266,11 +273,12 @@ impl SourceHead {
         result.context(|| format!("source {}", self.uid))
     }
 
-    fn effect(&mut self, effect: ReaderEffect, now: Micros) -> Result<()> {
+    fn effect(&mut self, effect: ReaderEffect, times: Now) -> Result<()> {
+        let now = times.monotonic;
         match effect {
             ReaderEffect::Batch(batch, runs) => {
                 self.rows.add(batch.row_count() as u64);
-                self.rows_came(batch, &runs, now).context(|| format!("source {}", self.uid))?;
+                self.rows_came(batch, &runs, times).context(|| format!("source {}", self.uid))?;
                 self.combine();
             }
             ReaderEffect::Side(output, batch) => self.pending.push_back(HeadEvent::Batch(output, batch)),
@@ -307,17 +315,29 @@ impl SourceHead {
     }
 
     /// Takes in rows of splits, one run after the other.
-    fn rows_came(&mut self, batch: Batch, runs: &[SplitRun], now: Micros) -> Result<()> {
+    fn rows_came(&mut self, batch: Batch, runs: &[SplitRun], times: Now) -> Result<()> {
         for run in runs {
             if let Some(split) = self.splits.get_mut(&run.split) {
-                split.silence.end(now);
+                split.silence.end(times.monotonic);
             }
         }
         let Some(time) = &self.time else {
             self.pending.push_back(HeadEvent::Batch(0, batch));
             return Ok(());
         };
-        let timed = time.rows.take(batch, now)?;
+        let splits = &mut self.splits;
+        let mut of_rows = |times: &[Option<Micros>], by| {
+            let mut limits = Vec::with_capacity(times.len());
+            for run in runs {
+                let of_run = &times[limits.len()..limits.len() + run.rows];
+                match splits.get_mut(&run.split) {
+                    Some(split) => limits.extend(split.reached.limits(of_run, by)),
+                    None => limits.extend(of_run.iter().map(|_| Micros::MAX)),
+                }
+            }
+            limits
+        };
+        let timed = time.rows.take(batch, times.now, &mut of_rows)?;
         let (mut given, mut row) = (0, 0);
         for run in runs {
             let left = timed.kept.as_ref().map_or(run.rows, |kept| kept.slice(given, run.rows).true_count());

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::metrics::MetricGroup;
 use crate::record::Batch;
+use crate::time::OnAhead;
 
 /// What makes a split idle in these tests.
 const IDLE_AFTER: Micros = 1_000;
@@ -59,6 +60,9 @@ impl SourceReader for Script {
     }
 }
 
+/// The processing time at monotonic time 0.
+const EPOCH: Micros = 1_700_000_000_000_000;
+
 struct Bench {
     head: SourceHead,
     script: Script,
@@ -68,12 +72,16 @@ struct Bench {
 }
 
 impl Bench {
-    /// A head with the splits `a` and `b`, at processing time 0.
+    /// A head with the splits `a` and `b`, at monotonic time 0.
     fn new() -> Bench {
+        Bench::of(WatermarkStrategy::bounded_out_of_order(0).idle_after(IDLE_AFTER))
+    }
+
+    /// The same with a strategy of one's own.
+    fn of(strategy: WatermarkStrategy) -> Bench {
         let script = Script::default();
-        let strategy = WatermarkStrategy::bounded_out_of_order(0).idle_after(IDLE_AFTER);
         let metrics = MetricGroup::default();
-        let rows = RowTime::new(row(0).schema(), 0, None, None, &metrics);
+        let rows = RowTime::new(row(0).schema(), 0, None, strategy.max_ahead, &metrics);
         let (time, counter) = (SourceTime { rows, strategy, ahead: 1 }, metrics.counter("rows", "Rows."));
         let uid = Uid::new("source").unwrap();
         let mut head = SourceHead::new(uid, Box::new(script.clone()), Some(time), counter);
@@ -94,7 +102,7 @@ impl Bench {
         self.now += after;
         self.script.next(rows, status, asked);
         loop {
-            match self.head.next_event(self.now).unwrap() {
+            match self.head.next_event(Now { now: self.now + EPOCH, monotonic: self.now }).unwrap() {
                 HeadEvent::Watermark(watermark) => self.watermark = watermark,
                 HeadEvent::Idle(idle) => self.idle = idle,
                 HeadEvent::Waiting(Some(Micros::MAX)) => return None,
@@ -178,4 +186,23 @@ fn a_split_that_comes_back_from_an_outage_is_not_idle_for_its_absence() {
     told(&mut bench, SplitActivity::Active);
     bench.poll(0, &[("a", 100)], ReaderStatus::Ready, &[]);
     assert_eq!((bench.idle, bench.watermark), (false, Watermark::MIN));
+}
+
+#[test]
+fn a_row_is_held_against_the_clock_and_not_against_how_long_the_process_has_run() {
+    let mut bench = Bench::of(WatermarkStrategy::bounded_out_of_order(0).max_ahead(10, OnAhead::Drop));
+    bench.poll(0, &[("a", EPOCH + 5), ("b", EPOCH + 11)], ReaderStatus::Ready, &[]);
+    assert_eq!(bench.watermark, Watermark::MIN, "b's row does not count");
+    bench.poll(1, &[("b", EPOCH + 11)], ReaderStatus::Ready, &[]);
+    assert_eq!(bench.watermark, Watermark(EPOCH + 4));
+}
+
+#[test]
+fn each_split_is_held_against_its_own_rows() {
+    let mut bench =
+        Bench::of(WatermarkStrategy::bounded_out_of_order(0).max_ahead_of_rows(10, OnAhead::Drop));
+    bench.poll(0, &[("a", 5), ("b", 1_000)], ReaderStatus::Ready, &[]);
+    assert_eq!(bench.watermark, Watermark(4), "b is ahead of a, and lags behind nobody of its own");
+    bench.poll(0, &[("a", 900), ("a", 12), ("b", 1_001)], ReaderStatus::Ready, &[]);
+    assert_eq!(bench.watermark, Watermark(11), "the row of 900 does not count");
 }

@@ -28,13 +28,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::commands::KnownFiles;
 use super::chain::Chain;
-use super::clock::Now;
 use super::input_gate::GateEvent;
 use super::source_head::HeadEvent;
 use super::task_environment::{Head, Opener, TaskEnvironment, TaskMetrics};
 use super::task_snapshot::{TaskSnapshot, Uploader, can_pass};
 use super::unsettled::Unsettled;
-use super::{Doing, EdgeWriter, Element, Mailbox};
+use super::{Doing, EdgeWriter, Element, Mailbox, Now};
 use crate::checkpoint::{Barrier, CancelOnDrop, Cancellation, CheckpointId, FileHandle};
 use crate::cluster::{FromTask, TaskId, ToTask};
 use crate::operator::OutputIndex;
@@ -231,7 +230,7 @@ impl Task {
         }
         let wait = match &mut body.head {
             Head::Gate(_) => self.poll_gate(body)?,
-            Head::Source(_) => self.poll_source(body, now)?,
+            Head::Source(_) => self.poll_source(body, times)?,
         };
         let Some(until) = wait else { return Ok(TaskPoll::Ready) };
         if self.finished {
@@ -346,8 +345,8 @@ impl Task {
         Ok(None)
     }
 
-    fn poll_source(&mut self, body: &mut Body, now: Micros) -> Result<Option<Option<Micros>>> {
-        if self.follow_orders(body, now)? {
+    fn poll_source(&mut self, body: &mut Body, times: Now) -> Result<Option<Option<Micros>>> {
+        if self.follow_orders(body, times.monotonic)? {
             return Ok(None);
         }
         let held = self.is_held(body);
@@ -359,7 +358,7 @@ impl Task {
             return Ok(Some(None));
         }
         self.metrics.probe.enter(Doing::Reading);
-        match head.next_event(now)? {
+        match head.next_event(times)? {
             HeadEvent::Batch(output, batch) => {
                 body.chain.push_source_batch(OutputIndex(output), batch, &mut body.edges)?;
             }

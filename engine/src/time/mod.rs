@@ -3,14 +3,16 @@
 //!
 //! This module knows nobody in the crate. Times are microseconds since the epoch, UTC.
 
+mod ahead;
 mod duration;
 mod silence;
 mod strategy;
 mod watermark;
 
+pub use ahead::RowsReached;
 pub use duration::{DURATION_UNITS, show_duration};
 pub use silence::Silence;
-pub use strategy::{MaxAhead, OnAhead, SplitWatermark, WatermarkGenerator, WatermarkStrategy};
+pub use strategy::{AheadOf, MaxAhead, OnAhead, SplitWatermark, WatermarkGenerator, WatermarkStrategy};
 pub use watermark::{InputWatermarks, RisingWatermark, Watermark};
 
 /// A point in time in microseconds since 1970-01-01T00:00:00Z.

@@ -35,12 +35,23 @@ pub enum OnAhead {
     Clamp,
 }
 
+/// What a row may lie ahead of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AheadOf {
+    /// Processing time: the clock of this machine.
+    Clock,
+    /// The other rows of its split: see [`RowsReached`](super::RowsReached).
+    Rows,
+}
+
 /// A guard against clocks that go fast: a row from the future would close all windows up to its
 /// time, and make every other row late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxAhead {
-    /// How far event time may lie ahead of processing time, in microseconds.
+    /// How far event time may lie ahead, in microseconds.
     pub by: Micros,
+    /// Of what.
+    pub of: AheadOf,
     /// What happens to a row that lies further ahead. It is counted in `rows_ahead_total`.
     pub then: OnAhead,
 }
@@ -111,7 +122,15 @@ impl WatermarkStrategy {
     /// Guards against rows whose time lies more than `by` microseconds ahead of processing time.
     #[must_use]
     pub fn max_ahead(mut self, by: Micros, then: OnAhead) -> Self {
-        self.max_ahead = Some(MaxAhead { by, then });
+        self.max_ahead = Some(MaxAhead { by, of: AheadOf::Clock, then });
+        self
+    }
+
+    /// Guards against rows whose time lies more than `by` microseconds ahead of the other rows of
+    /// their split.
+    #[must_use]
+    pub fn max_ahead_of_rows(mut self, by: Micros, then: OnAhead) -> Self {
+        self.max_ahead = Some(MaxAhead { by, of: AheadOf::Rows, then });
         self
     }
 

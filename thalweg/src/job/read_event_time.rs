@@ -1,6 +1,6 @@
 //! Reads how a source or a step gets its event time and its watermarks.
 
-use thalweg_engine::time::{MaxAhead, OnAhead};
+use thalweg_engine::time::{AheadOf, MaxAhead, OnAhead};
 
 use crate::config::{Node, Placed, Table, Text};
 
@@ -46,25 +46,24 @@ pub(super) fn read_watermarks(table: &Table<'_>) -> Option<EventTimeSpec> {
     Some(EventTimeSpec { column, expression, watermarks: watermarks?, idle_after, max_ahead, place })
 }
 
-/// `max_ahead: 1h`, `on_ahead: drop`.
+/// `max_ahead: 1h`, `ahead_of: rows`, `on_ahead: drop`.
 fn read_max_ahead(table: &Table<'_>) -> Option<MaxAhead> {
+    let of = table.choice("ahead_of", &[("clock", AheadOf::Clock), ("rows", AheadOf::Rows)]);
     let then = table.choice(
         "on_ahead",
         &[("drop", OnAhead::Drop), ("dead_letter", OnAhead::DeadLetter), ("clamp", OnAhead::Clamp)],
     );
-    match (table.optional("max_ahead"), table.optional("on_ahead")) {
-        (Some(node), _) => {
-            let by = table.checker().duration(node)?;
-            Some(MaxAhead { by, then: then.unwrap_or(OnAhead::Drop) })
+    let Some(node) = table.optional("max_ahead") else {
+        for key in ["ahead_of", "on_ahead"] {
+            if let Some(node) = table.optional(key) {
+                let message = format!("`{key}` says more of `max_ahead`, which is missing");
+                table.checker().mistake_at(node, message);
+            }
         }
-        (None, Some(node)) => {
-            table
-                .checker()
-                .mistake_at(node, "`on_ahead` says what happens beyond `max_ahead`, which is missing");
-            None
-        }
-        (None, None) => None,
-    }
+        return None;
+    };
+    let by = table.checker().duration(node)?;
+    Some(MaxAhead { by, of: of.unwrap_or(AheadOf::Clock), then: then.unwrap_or(OnAhead::Drop) })
 }
 
 impl EventTimeSpec {
