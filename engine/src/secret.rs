@@ -1,6 +1,8 @@
 //! Text that is never shown. It knows nobody, and has no way to a text but [`Secret::reveal`], which
 //! is called where a client is configured and nowhere else.
 
+use std::collections::BTreeSet;
+
 /// A password, a key, a token, the value of a client's setting.
 ///
 /// `Debug` shows `***`, so that what holds one may be printed. There is no `Display` and nothing
@@ -41,9 +43,15 @@ impl Redaction {
     /// A value of fewer bytes is replaced only where it stands alone: `1` in `broker 1`, not in `10`.
     const ANYWHERE_BYTES_MIN: usize = 4;
 
-    /// Replaces these.
+    /// Replaces these, and the words of each: a client that cannot read a value to its end repeats the
+    /// rest of it.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Redaction {
-        let mut secrets: Vec<Secret> = secrets.into_iter().filter(|secret| !secret.0.is_empty()).collect();
+        let mut texts = BTreeSet::new();
+        for Secret(secret) in secrets {
+            let words = secret.split(|c: char| c.is_whitespace() || ",;='\"".contains(c));
+            texts.extend(words.chain([secret.as_str()]).filter(|text| !text.is_empty()).map(String::from));
+        }
+        let mut secrets: Vec<Secret> = texts.into_iter().map(Secret).collect();
         // What is part of another one comes after it.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.0.len()));
         Redaction(secrets)
@@ -103,5 +111,8 @@ mod tests {
             "No provider for SASL mechanism ***: *** of ***_ at 127.0.0.***:*** and 10 allow acks=***";
         assert_eq!(redaction.apply(said), shown);
         assert_eq!(Redaction::default().apply("as it is"), "as it is");
+        let oauth = Redaction::new([Secret::new("principal=hunter2 scop swordfish")]);
+        let said = "unrecognized sasl.oauthbearer.config beginning at: scop swordfish";
+        assert_eq!(oauth.apply(said), "unrecognized sasl.oauthbearer.config beginning at: *** ***");
     }
 }

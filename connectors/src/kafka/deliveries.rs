@@ -12,6 +12,8 @@ use thalweg_engine::checkpoint::Cancellation;
 use thalweg_engine::operator::Waker;
 use thalweg_engine::{Error, Result};
 
+use super::client_settings::RedactedLog;
+
 /// Longest wait for room before the task is asked again.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
 /// A waiting snapshot looks again after this time, should a notice be lost.
@@ -103,17 +105,22 @@ impl Deliveries {
 /// What the client calls back.
 pub(crate) struct DeliveryContext {
     pub cluster: String,
+    pub log: RedactedLog,
     pub deliveries: Arc<Deliveries>,
 }
 
 impl ClientContext for DeliveryContext {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, log_message: &str) {
-        tracing::debug!(cluster = %self.cluster, ?level, fac, log_message, "librdkafka");
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
+        self.log.line(level, facility, line);
     }
 
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        tracing::warn!(cluster = %self.cluster, %error, reason, "Kafka producer in trouble");
+        let reason = self.log.redaction.apply(reason);
+        tracing::warn!(cluster = %self.cluster, %error, %reason, "Kafka producer in trouble");
     }
+
+    /// They name the client, and nobody reads them here.
+    fn stats_raw(&self, _: &[u8]) {}
 }
 
 impl ProducerContext for DeliveryContext {

@@ -9,6 +9,7 @@
 
 mod bounds;
 pub(crate) mod client;
+mod client_settings;
 mod cluster_metrics;
 mod cluster_reader;
 mod deliveries;
@@ -31,6 +32,8 @@ mod topology_document;
 mod topology_file;
 
 pub use bounds::{OnOffsetGone, OnTopicRecreated, Start, Until};
+#[cfg(feature = "prism")]
+pub(crate) use client_settings::{ClientSettings, RedactedLog};
 pub(crate) use librdkafka::Librdkafka;
 pub use metadata_columns::MetadataColumn;
 pub use reader::OnOutage;

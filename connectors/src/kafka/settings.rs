@@ -4,9 +4,9 @@
 //! topology says (it wins), and what the source's semantics need (it wins over all). Secrets are
 //! resolved here and go nowhere else.
 
-use rdkafka::ClientConfig;
 use thalweg_engine::{Context, Result};
 
+use super::client_settings::ClientSettings;
 use super::topology::Cluster;
 
 /// Smallest queue of a client, in bytes: less would starve it.
@@ -66,8 +66,8 @@ impl ConsumerNeeds {
 ///
 /// # Errors
 /// A user error when a secret cannot be resolved.
-pub(crate) fn consumer_config(cluster: &Cluster, needs: ConsumerNeeds) -> Result<ClientConfig> {
-    let mut config = ClientConfig::new();
+pub(crate) fn consumer_config(cluster: &Cluster, needs: ConsumerNeeds) -> Result<ClientSettings> {
+    let mut config = ClientSettings::new();
     let Division { queued_bytes, queued_messages, fetch_bytes } = needs.division();
     config
         .set("isolation.level", "read_committed")
@@ -92,7 +92,7 @@ pub(crate) fn consumer_config(cluster: &Cluster, needs: ConsumerNeeds) -> Result
         // What happens then is the reader's to do, and to count.
         .set("auto.offset.reset", "error");
     // `assign` asks for a group's name; nobody ever joins it or commits to it.
-    if config.get("group.id").is_none() {
+    if !config.has("group.id") {
         config.set("group.id", "thalweg");
     }
     Ok(config)
@@ -102,8 +102,8 @@ pub(crate) fn consumer_config(cluster: &Cluster, needs: ConsumerNeeds) -> Result
 ///
 /// # Errors
 /// A user error when a secret cannot be resolved.
-pub(crate) fn probe_config(cluster: &Cluster) -> Result<ClientConfig> {
-    let mut config = ClientConfig::new();
+pub(crate) fn probe_config(cluster: &Cluster) -> Result<ClientSettings> {
+    let mut config = ClientSettings::new();
     config.set("isolation.level", "read_committed");
     reconnect_soon(&mut config);
     pass_through(&mut config, cluster)?;
@@ -117,8 +117,8 @@ pub(crate) fn probe_config(cluster: &Cluster) -> Result<ClientConfig> {
 ///
 /// # Errors
 /// A user error when a secret cannot be resolved.
-pub(crate) fn producer_config(cluster: &Cluster, queue_bytes: usize) -> Result<ClientConfig> {
-    let mut config = ClientConfig::new();
+pub(crate) fn producer_config(cluster: &Cluster, queue_bytes: usize) -> Result<ClientSettings> {
+    let mut config = ClientSettings::new();
     // Half for keys and values, which the client counts, half for what it holds beside them.
     let half = (queue_bytes / 2).max(QUEUE_BYTES_MIN);
     config
@@ -132,7 +132,7 @@ pub(crate) fn producer_config(cluster: &Cluster, queue_bytes: usize) -> Result<C
 }
 
 /// An outage should end for us soon after it ends for the cluster.
-fn reconnect_soon(config: &mut ClientConfig) {
+fn reconnect_soon(config: &mut ClientSettings) {
     config
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
@@ -141,11 +141,11 @@ fn reconnect_soon(config: &mut ClientConfig) {
         .set("log.connection.close", "false");
 }
 
-fn pass_through(config: &mut ClientConfig, cluster: &Cluster) -> Result<()> {
-    config.set("bootstrap.servers", &cluster.bootstrap);
+fn pass_through(config: &mut ClientSettings, cluster: &Cluster) -> Result<()> {
+    config.set("bootstrap.servers", cluster.bootstrap.as_str());
     for (name, setting) in &cluster.settings {
         let value = setting.resolve().context(|| format!("setting {name}"))?;
-        config.set(name, value.reveal());
+        config.give(name, value);
     }
     Ok(())
 }
@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn h8_short_records_fill_a_producer_by_what_they_cost() {
         let config = producer_config(&Cluster::at("h:1"), 32 << 20).unwrap();
-        assert_eq!(config.get("queue.buffering.max.kbytes"), Some("16384"));
-        assert_eq!(config.get("queue.buffering.max.messages"), Some("32768"));
+        assert_eq!(config.config().get("queue.buffering.max.kbytes"), Some("16384"));
+        assert_eq!(config.config().get("queue.buffering.max.messages"), Some("32768"));
         let least = producer_config(&Cluster::at("h:1"), 0).unwrap();
-        assert_eq!(least.get("queue.buffering.max.kbytes"), Some("1024"), "a record of 1 MB fits");
+        assert_eq!(least.config().get("queue.buffering.max.kbytes"), Some("1024"), "a record of 1 MB fits");
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
             ("queued.max.messages.kbytes", "1024"),
         ];
         for (name, value) in expected {
-            assert_eq!(config.get(name), Some(value), "{name}");
+            assert_eq!(config.config().get(name), Some(value), "{name}");
         }
     }
 }

@@ -19,6 +19,7 @@ use thalweg_engine::record::{Batch, EdgeSchema, Mode};
 use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Context, Error, Result};
 
+use super::client_settings::RedactedLog;
 use super::deliveries::{Deliveries, DeliveryContext, Epoch};
 use super::record_keys::RecordKeys;
 use super::settings::producer_config;
@@ -185,11 +186,12 @@ impl Writer {
 impl Operator for Writer {
     fn open(&mut self, cx: &mut OpenContext<'_>) -> Result<()> {
         let deliveries = Arc::new(Deliveries::new(cx.waker));
-        let context = DeliveryContext { cluster: self.sink.name.clone(), deliveries: deliveries.clone() };
-        let producer = producer_config(&self.sink.cluster, self.sink.queue_bytes)?
-            .create_with_context(context)
-            .map_err(|error| Error::user("the producer cannot be made").caused_by(error))
-            .context(|| format!("cluster {}", self.sink.name))?;
+        let name = || format!("cluster {}", self.sink.name);
+        let settings = producer_config(&self.sink.cluster, self.sink.queue_bytes).context(name)?;
+        let log = RedactedLog { redaction: settings.redaction() };
+        let context =
+            DeliveryContext { cluster: self.sink.name.clone(), log, deliveries: deliveries.clone() };
+        let producer = settings.create(context).context(name)?;
         let metrics = cx.metrics.with("cluster", &self.sink.name);
         self.open = Some(Open {
             producer,

@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext};
 use thalweg_engine::metrics::{Counter, Gauge, MetricGroup};
-use thalweg_engine::{Error, Result};
+use thalweg_engine::{Context, Result};
 use thalweg_proto::prism::Record;
 
 use super::breaker::{Breaker, Health};
 use super::config::RouterConfig;
 use super::outcome::{self, Fault};
 use super::request::Delivery;
-use crate::kafka::producer_config;
 use crate::kafka::topology::Cluster as Address;
+use crate::kafka::{ClientSettings, RedactedLog, producer_config};
 use crate::record_id::{RECORD_ID_HEADER, RecordId};
 
 /// How long a probe may take.
@@ -35,7 +35,7 @@ type Client = ThreadedProducer<DeliveryContext>;
 pub(super) struct Cluster {
     pub(super) name: Arc<str>,
     pub(super) address: Address,
-    config: ClientConfig,
+    settings: ClientSettings,
     client: RwLock<Option<Arc<Client>>>,
     vitals: Arc<Vitals>,
 }
@@ -68,7 +68,7 @@ impl Cluster {
         router: &RouterConfig,
         metrics: &MetricGroup,
     ) -> Result<Arc<Cluster>> {
-        let config = client_config(&address, router)?;
+        let settings = client_settings(&address, router).context(|| format!("cluster {name}"))?;
         let metrics = metrics.with("cluster", name);
         let vitals = Arc::new(Vitals {
             name: name.into(),
@@ -81,16 +81,15 @@ impl Cluster {
             open: metrics.gauge("prism_breaker_open", "1 while nothing is sent to the cluster."),
             in_flight: metrics.gauge("prism_records_in_flight", "Records not yet acknowledged."),
         });
-        let cluster = Cluster { name: name.into(), address, config, client: RwLock::new(None), vitals };
+        let cluster = Cluster { name: name.into(), address, settings, client: RwLock::new(None), vitals };
         cluster.connect()?;
         Ok(Arc::new(cluster))
     }
 
     fn connect(&self) -> Result<()> {
-        let context = DeliveryContext { vitals: self.vitals.clone() };
-        let client = self.config.create_with_context(context).map_err(|error: KafkaError| {
-            Error::user(format!("cluster {}: the producer cannot be made", self.name)).caused_by(error)
-        })?;
+        let log = RedactedLog { redaction: self.settings.redaction() };
+        let context = DeliveryContext { log, vitals: self.vitals.clone() };
+        let client = self.settings.create(context).context(|| format!("cluster {}", self.name))?;
         let before = self.client.write().replace(Arc::new(client));
         drop_elsewhere(before);
         Ok(())
@@ -150,7 +149,8 @@ impl Cluster {
     fn probe(&self) -> bool {
         let Some(client) = self.client.read().clone() else { return false };
         if let Some((code, why)) = client.client().fatal_error() {
-            tracing::warn!(cluster = %self.name, %code, why, "the producer failed for good; it is made anew");
+            let why = self.settings.redaction().apply(&why);
+            tracing::warn!(cluster = %self.name, %code, %why, "the producer failed for good; it is made anew");
             drop_elsewhere(Some(client));
             if let Err(error) = self.connect() {
                 tracing::warn!(%error, "the producer cannot be made anew");
@@ -214,17 +214,17 @@ impl Vitals {
     }
 }
 
-fn client_config(address: &Address, router: &RouterConfig) -> Result<ClientConfig> {
+fn client_settings(address: &Address, router: &RouterConfig) -> Result<ClientSettings> {
     let mut config = producer_config(address, router.limits.in_flight_bytes.saturating_mul(2))?;
     let attempt = router.attempt_timeout.as_millis().to_string();
     config
         .set("queue.buffering.max.messages", CLIENT_MESSAGES_MAX)
         .set("message.timeout.ms", attempt)
         .set("allow.auto.create.topics", "false");
-    if config.get("partitioner").is_none() {
+    if !config.has("partitioner") {
         config.set("partitioner", "murmur2_random");
     }
-    if config.get("message.max.bytes").is_none() {
+    if !config.has("message.max.bytes") {
         let bytes = router.limits.record_bytes.saturating_add(64 << 10).max(1_000_000);
         config.set("message.max.bytes", bytes.to_string());
     }
@@ -257,20 +257,25 @@ fn base_record<'a>(
 
 /// What the client calls back.
 pub(super) struct DeliveryContext {
+    log: RedactedLog,
     vitals: Arc<Vitals>,
 }
 
 impl ClientContext for DeliveryContext {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, log_message: &str) {
-        tracing::debug!(cluster = %self.vitals.name, ?level, fac, log_message, "librdkafka");
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, line: &str) {
+        self.log.line(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(cluster = %self.vitals.name, %error, reason, "producer in trouble");
+        let reason = self.log.redaction.apply(reason);
+        tracing::debug!(cluster = %self.vitals.name, %error, %reason, "producer in trouble");
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.vitals.change(Breaker::unreachable);
         }
     }
+
+    /// They name the client, and nobody reads them here.
+    fn stats_raw(&self, _: &[u8]) {}
 }
 
 impl ProducerContext for DeliveryContext {

@@ -28,7 +28,7 @@ sinks:
     topic: ${TOPIC}
     bootstrap_servers: ${BROKERS}
     format: json
-    settings: {security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: '${USERNAME}', sasl.password: '${PASSWORD}'}
+    settings: {security.protocol: sasl_plaintext, sasl.mechanism: PLAIN, sasl.username: '${USERNAME}', sasl.password: '${PASSWORD}', client.id: '${CLIENT}', statistics.interval.ms: 100, debug: all}
 ";
 
 /// The topology, whose secrets come out of the environment and a file.
@@ -42,11 +42,14 @@ clusters:
       sasl.mechanism: PLAIN
       sasl.username: { env: TOPOLOGY_USERNAME }
       sasl.password: { file: secret-file }
+      client.id: hush-canary-client
+      statistics.interval.ms: '100'
+      debug: all
 topics:
   hush-canary-topic: [east]
 ";
 
-const VARIABLES: [(&str, &str); 12] = [
+const VARIABLES: [(&str, &str); 13] = [
     ("STORE", "hush-canary-store"),
     ("STATE", "hush-canary-state"),
     ("TOPIC", "hush-canary-topic"),
@@ -58,6 +61,7 @@ const VARIABLES: [(&str, &str); 12] = [
     ("BROKERS", "hush-canary-one.invalid:1,hush-canary-two.invalid:1"),
     ("USERNAME", "hush-secret-username"),
     ("PASSWORD", "hush-secret-password"),
+    ("CLIENT", "hush-secret-client"),
     ("TOPOLOGY_USERNAME", "hush-secret-of-topology"),
 ];
 
@@ -146,5 +150,73 @@ fn f14_a_running_job_logs_prints_serves_and_writes_no_canary() {
     for (path, content) in written(directory.path()) {
         let is_given = path.ends_with("secret-file");
         assert!(is_given || !contains(&content, "hush-secret"), "a secret is in {path}");
+    }
+}
+
+/// A topology whose cluster has a setting that no client takes.
+const TOPOLOGY_WITH: &str = "
+version: 1
+clusters:
+  east: { bootstrap: '127.0.0.1:1', settings: { SETTING } }
+topics:
+  events: [east]
+";
+
+/// Runs until the process has said `awaited`, or ends.
+fn said_by(command: &mut Command, awaited: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("said");
+    let said = std::fs::File::create(&path).unwrap();
+    let mut child = command.stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
+    let started = Instant::now();
+    loop {
+        let has_ended = child.try_wait().unwrap().is_some();
+        let text = std::fs::read_to_string(&path).unwrap().to_lowercase();
+        if has_ended {
+            return text;
+        }
+        if text.contains(awaited) || started.elapsed() > BOUND {
+            end(child);
+            return std::fs::read_to_string(&path).unwrap().to_lowercase();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn f14_a_client_that_refuses_its_settings_does_not_repeat_them() {
+    let made = "made: {kind: generator, rows: 10, columns: {id: sequence}}";
+    let sink = |sink: &str| {
+        format!("job: j\nsources:\n  {made}\nsinks:\n  out: {{{sink}, input: made, format: json}}\n")
+    };
+    let broker =
+        "kind: kafka, topic: events, bootstrap_servers: '127.0.0.1:1', settings: {sasl.pasword: '${HUSH}'}";
+    let source = "job: j\nsources:\n  read: {kind: kafka, topic: events, topology: topology.yaml, format: raw}\n\
+                  sinks:\n  out: {kind: blackhole, input: read}\n";
+    let gateway = "listen: 127.0.0.1:0\ntopology: topology.yaml\n";
+    let misspelt = "sasl.pasword: { env: HUSH }";
+    let wrong = "security.protocol: sasl_plaintext, sasl.mechanism: hush-canary";
+    let router = sink("kind: prism, topic: events, topology: topology.yaml");
+    let (run, prism) = (["run", "world.yaml"].as_slice(), ["prism", "--config", "world.yaml"].as_slice());
+    let worlds = [
+        ("sink", run, sink(broker).as_str(), ""),
+        ("router", run, &router, misspelt),
+        ("router", run, &router, wrong),
+        ("source", run, source, misspelt),
+        ("source", run, source, wrong),
+        ("gateway", prism, gateway, misspelt),
+        ("gateway", prism, gateway, wrong),
+    ]
+    .map(|(name, arguments, world, setting)| (name, arguments, world.to_string(), setting));
+    for (name, arguments, world, setting) in worlds {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("world.yaml"), &world).unwrap();
+        let topology = TOPOLOGY_WITH.replace("SETTING", setting);
+        std::fs::write(directory.path().join("topology.yaml"), topology).unwrap();
+        let mut command = thalweg(directory.path(), &[&["--log", "trace"], arguments].concat());
+        let said = said_by(command.env("HUSH", "hush-canary"), "librdkafka refuses the setting");
+        assert!(said.contains("librdkafka refuses the setting"), "{name} does not refuse {setting}: {said}");
+        assert!(said.contains("sasl"), "{name} does not say which setting: {said}");
+        assert!(!said.contains("hush"), "{name}: {said}");
     }
 }

@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::{RDKafka, RDKafkaMessage, RDKafkaQueue, RDKafkaRespErr, RDKafkaType};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys as sys;
 use thalweg_engine::operator::Waker;
-use thalweg_engine::{Error, Result};
+use thalweg_engine::{Error, Redaction, Result};
 
 use super::locating::Locating;
 use super::message::NativeMessages;
 use super::text;
 use crate::kafka::client::{ConsumerClient, Fetched, Located};
+use crate::kafka::client_settings::ClientSettings;
 
 /// How long a client waits for an answer before it calls its cluster lost.
 const ANSWER_BOUND: Duration = Duration::from_secs(2);
@@ -33,6 +34,8 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct ClientEvents {
     cluster: String,
+    /// Hides the settings in what the client says.
+    redaction: Redaction,
     transport_errors: AtomicU64,
     /// How often a connection was lost, or a request not answered.
     alarms: AtomicU64,
@@ -48,7 +51,10 @@ pub(crate) struct ClientEvents {
     locating: Locating,
 }
 
-impl ClientContext for ClientEvents {}
+impl ClientContext for ClientEvents {
+    /// They name the client, and nobody reads them here.
+    fn stats_raw(&self, _: &[u8]) {}
+}
 
 impl ClientEvents {
     /// `code` is a number, not the enum: the broker may know errors that this client does not.
@@ -66,6 +72,7 @@ impl ClientEvents {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
         ];
+        let reason = self.redaction.apply(reason);
         self.transport_errors.fetch_add(1, Ordering::Relaxed);
         if ALARMS.iter().any(|alarm| *alarm as c_int == code) {
             self.alarms.fetch_add(1, Ordering::AcqRel);
@@ -74,9 +81,9 @@ impl ClientEvents {
             self.lost.store(true, Ordering::Release);
         }
         if LOUD.iter().any(|loud| *loud as c_int == code) {
-            tracing::warn!(cluster = %self.cluster, code, reason, "Kafka cluster in trouble");
+            tracing::warn!(cluster = %self.cluster, code, %reason, "Kafka cluster in trouble");
         } else {
-            tracing::debug!(cluster = %self.cluster, code, reason, "Kafka client");
+            tracing::debug!(cluster = %self.cluster, code, %reason, "Kafka client");
         }
     }
 }
@@ -105,9 +112,9 @@ impl ClusterConsumer {
     ///
     /// # Errors
     /// A user error that names the setting which librdkafka refuses.
-    pub fn new(cluster: &str, config: &ClientConfig, waker: &Waker) -> Result<Self> {
-        let refused =
-            |error| Error::user(format!("the client for cluster {cluster} cannot be made")).caused_by(error);
+    pub fn new(cluster: &str, settings: &ClientSettings, waker: &Waker) -> Result<Self> {
+        let refused = |error| settings.refused(&error);
+        let config = settings.config();
         let native = config.create_native_config().map_err(refused)?;
         // SAFETY: `native` is a valid configuration; the callbacks have the signatures that
         // librdkafka asks for and use only the opaque pointer, which `Client` sets to its context.
@@ -117,6 +124,7 @@ impl ClusterConsumer {
         }
         let events = ClientEvents {
             cluster: cluster.to_string(),
+            redaction: settings.redaction(),
             transport_errors: AtomicU64::new(0),
             alarms: AtomicU64::new(0),
             calmed: AtomicU64::new(0),
@@ -338,10 +346,17 @@ unsafe extern "C" fn on_error(
 }
 
 unsafe extern "C" fn on_log(client: *const RDKafka, level: c_int, fac: *const c_char, line: *const c_char) {
-    // SAFETY: librdkafka hands over live C strings and its client.
-    let (fac, line, name) = unsafe { (text(fac), text(line), text(sys::rd_kafka_name(client))) };
+    // SAFETY: librdkafka hands over live C strings and its client, whose opaque pointer is null, or
+    // what `Client::new` set: its context, which lives as long as the client.
+    let (fac, line, name, events) = unsafe {
+        let events = sys::rd_kafka_opaque(client).cast::<ClientEvents>().as_ref();
+        (text(fac), text(line), text(sys::rd_kafka_name(client)), events)
+    };
+    let Some(events) = events else { return };
+    // The name begins with a setting.
+    let (line, name) = (events.redaction.apply(&line), events.redaction.apply(&name));
     match level {
-        0..=4 => tracing::debug!(client = name, fac, line, "librdkafka warns"),
-        _ => tracing::trace!(client = name, fac, line, "librdkafka"),
+        0..=4 => tracing::debug!(client = %name, fac, %line, "librdkafka warns"),
+        _ => tracing::trace!(client = %name, fac, %line, "librdkafka"),
     }
 }

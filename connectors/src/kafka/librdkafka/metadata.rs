@@ -3,24 +3,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use thalweg_engine::{Error, Result};
+use thalweg_engine::Result;
 
 use super::questions;
 use crate::kafka::client::{MetadataClient, Place, TopicMetadata};
+use crate::kafka::client_settings::{ClientSettings, RedactedLog};
 
 /// Asks one cluster.
-pub(crate) struct ClusterMetadata(BaseConsumer);
+pub(crate) struct ClusterMetadata(BaseConsumer<RedactedLog>);
 
 impl ClusterMetadata {
     /// Connects with the first question.
     ///
     /// # Errors
     /// A user error that names the setting which librdkafka refuses.
-    pub fn new(config: &ClientConfig) -> Result<Self> {
-        let made = config.create::<BaseConsumer>();
-        made.map(ClusterMetadata).map_err(|error| Error::user("the client cannot be made").caused_by(error))
+    pub fn new(settings: &ClientSettings) -> Result<Self> {
+        let log = RedactedLog { redaction: settings.redaction() };
+        settings.create(log).map(ClusterMetadata)
     }
 }
 
