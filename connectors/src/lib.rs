@@ -23,5 +23,7 @@ pub mod sink;
 pub mod vec;
 
 mod deal;
+#[cfg(feature = "kafka")]
+mod deletes;
 mod epochs;
 mod position;

@@ -34,5 +34,7 @@ mod sink_bench;
 mod starts;
 #[path = "kafka/text_format.rs"]
 mod text_format;
+#[path = "kafka/tombstones.rs"]
+mod tombstones;
 #[path = "kafka/world.rs"]
 mod world;

@@ -5,6 +5,8 @@
 //! index, its bytes and a reason, and neither spoils nor glues to its neighbours. Only the
 //! schema's columns are decoded. Logic is pure: no clock, no I/O.
 
+use std::collections::BTreeSet;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use thalweg_engine::Result;
@@ -43,6 +45,10 @@ pub trait Decoder: Send {
     /// Takes one record. It counts as pushed whether it can be decoded or not. The payload is not
     /// needed after the call.
     fn push(&mut self, payload: &[u8]);
+
+    /// Takes a record without a value, which is not an empty one: a row of nulls, and of anything in
+    /// columns that take none, which the caller fills.
+    fn push_null(&mut self);
 
     /// How many records were pushed since the last flush.
     fn pending(&self) -> usize;
@@ -106,12 +112,15 @@ pub trait Encoder: Send {
     fn encode(&mut self, records: &RecordBatch, rows: &mut EncodedRows) -> Result<()>;
 }
 
-/// Encoded records, one behind the other in one buffer.
+/// Encoded records, one behind the other in one buffer. A record may have no value, which is not an
+/// empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedRows {
     bytes: Vec<u8>,
     /// Where each record ends in `bytes`; it begins where the one before it ends.
     ends: Vec<usize>,
+    /// The records that have no value.
+    without: BTreeSet<usize>,
 }
 
 impl EncodedRows {
@@ -142,7 +151,17 @@ impl EncodedRows {
         &self.bytes[start..end]
     }
 
-    /// The records in order.
+    /// The value of record `index`, if it has one.
+    pub fn value(&self, index: usize) -> Option<&[u8]> {
+        (!self.without.contains(&index)).then(|| self.row(index))
+    }
+
+    /// Takes the value of record `index` away: to Kafka it is a tombstone then.
+    pub fn remove_value(&mut self, index: usize) {
+        self.without.insert(index);
+    }
+
+    /// The records in order, one without a value as an empty one.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.row(index))
     }
@@ -151,6 +170,7 @@ impl EncodedRows {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.without.clear();
     }
 
     /// Where an encoder appends a record's bytes; [`EncodedRows::end_row`] ends the record.
@@ -177,6 +197,8 @@ mod tests {
         }
         assert_eq!(rows.iter().collect::<Vec<_>>(), [b"ab".as_slice(), b"", b"c"]);
         assert_eq!(rows.row(7), b"");
+        rows.remove_value(2);
+        assert_eq!([rows.value(1), rows.value(2)], [Some(b"".as_slice()), None]);
         rows.clear();
         assert!(rows.is_empty() && rows.bytes().is_empty());
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
 use arrow::array::{BinaryViewArray, RecordBatch, builder::make_view};
-use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::buffer::{Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use thalweg_engine::{Error, Result};
 
@@ -13,7 +13,8 @@ use super::{Decoded, Decoder, EncodedRows, Encoder, Format};
 /// A block of payload bytes is sealed before it would pass this: offsets in views have 32 bits.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
 
-/// The raw format: one non-null `BinaryView` column `payload`. No record is ever bad.
+/// The raw format: one `BinaryView` column `payload`, null for a record without a value. No record is
+/// ever bad.
 ///
 /// The payloads of a bulk are gathered in one buffer, and the rows are views into it: each byte is
 /// copied once, out of the memory that the source is about to reuse.
@@ -28,7 +29,7 @@ impl Raw {
 }
 
 fn raw_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("payload", DataType::BinaryView, false)]))
+    Arc::new(Schema::new(vec![Field::new("payload", DataType::BinaryView, true)]))
 }
 
 impl Format for Raw {
@@ -48,6 +49,8 @@ impl Format for Raw {
 struct RawDecoder {
     schema: SchemaRef,
     views: Vec<u128>,
+    /// The rows that have no value.
+    without: Vec<usize>,
     sealed: Vec<Buffer>,
     block: Vec<u8>,
     expected_bytes: usize,
@@ -55,8 +58,8 @@ struct RawDecoder {
 
 impl Default for RawDecoder {
     fn default() -> Self {
-        let (views, sealed, block) = (Vec::new(), Vec::new(), Vec::new());
-        RawDecoder { schema: raw_schema(), views, sealed, block, expected_bytes: 0 }
+        let (views, without, sealed, block) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        RawDecoder { schema: raw_schema(), views, without, sealed, block, expected_bytes: 0 }
     }
 }
 
@@ -76,6 +79,11 @@ impl Decoder for RawDecoder {
         }
     }
 
+    fn push_null(&mut self) {
+        self.without.push(self.views.len());
+        self.views.push(0);
+    }
+
     fn pending(&self) -> usize {
         self.views.len()
     }
@@ -88,13 +96,17 @@ impl Decoder for RawDecoder {
         if !self.block.is_empty() {
             buffers.push(Buffer::from_vec(std::mem::take(&mut self.block)));
         }
-        let payloads = BinaryViewArray::try_new(ScalarBuffer::from(views), buffers, None)?;
+        let nulls = (!self.without.is_empty()).then(|| {
+            let mut without = std::mem::take(&mut self.without).into_iter().peekable();
+            NullBuffer::from_iter((0..rows).map(|row| without.next_if_eq(&row).is_none()))
+        });
+        let payloads = BinaryViewArray::try_new(ScalarBuffer::from(views), buffers, nulls)?;
         let records = RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::new(payloads)])?;
         Ok(Decoded { records, bad: Vec::new() })
     }
 }
 
-/// Encodes the only column (binary or string) as it is; a null becomes an empty record.
+/// Encodes the only column (binary or string) as it is; a null becomes a record without a value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawEncoder;
 
@@ -112,6 +124,9 @@ impl Encoder for RawEncoder {
             return Err(Error::user(format!("the raw format writes exactly one column, there are {count}")));
         };
         let mut write = |value: Option<&[u8]>| {
+            if value.is_none() {
+                rows.remove_value(rows.len());
+            }
             rows.buffer().extend_from_slice(value.unwrap_or_default());
             rows.end_row();
         };
@@ -151,5 +166,20 @@ mod tests {
             assert_eq!(rows.iter().collect::<Vec<_>>(), payloads);
         }
         assert_eq!(decoder.flush().unwrap().records.num_rows(), 0);
+    }
+
+    #[test]
+    fn a_record_without_a_value_is_a_null_and_comes_out_without_one() {
+        let mut decoder = Raw::new().decoder().unwrap();
+        decoder.push_null();
+        decoder.push(b"");
+        decoder.push(b"a payload that is longer than a view");
+        decoder.push_null();
+        let mut rows = EncodedRows::new();
+        RawEncoder.encode(&decoder.flush().unwrap().records, &mut rows).unwrap();
+        let values: Vec<_> = (0..4).map(|row| rows.value(row).map(<[u8]>::len)).collect();
+        assert_eq!(values, [None, Some(0), Some(36), None]);
+        decoder.push(b"x");
+        assert_eq!(decoder.flush().unwrap().records.column(0).null_count(), 0);
     }
 }

@@ -44,6 +44,11 @@ impl<R: ReadRow> Decoder for RowDecoder<R> {
         self.pushed += 1;
     }
 
+    fn push_null(&mut self) {
+        self.record.push_blank();
+        self.pushed += 1;
+    }
+
     fn pending(&self) -> usize {
         self.pushed
     }

@@ -11,6 +11,7 @@ pub(crate) struct ClusterMetrics {
     pub bytes: Counter,
     pub bad_records: Counter,
     pub bad_times: BadTimes,
+    pub tombstones_dropped: Counter,
     pub transport_errors: Counter,
     pub connects: Counter,
     pub offset_resets: Counter,
@@ -30,6 +31,8 @@ impl ClusterMetrics {
             bytes: group.counter("kafka_bytes_total", "Bytes of the values read."),
             bad_records: group.counter("kafka_bad_records_total", "Records that could not be decoded."),
             bad_times: BadTimes::new(&group),
+            tombstones_dropped: group
+                .counter("kafka_tombstones_dropped_total", "Records without a value that were left out."),
             transport_errors: group.counter("kafka_transport_errors_total", "Errors of the client."),
             connects: group.counter("kafka_connects_total", "Consumers made."),
             offset_resets: group

@@ -11,6 +11,7 @@ use thalweg_engine::{Context, Error, Result};
 use super::client::Message;
 use super::cluster_reader::Split;
 use super::metadata_columns::MetadataBuilders;
+use super::tombstones::Tombstones;
 use crate::format::{BadRecord, DeadLetter, DeadLetters, Decoder, OnDecodeError};
 
 /// Consecutive offsets of one split.
@@ -30,6 +31,8 @@ pub(crate) struct Gathered {
     pub dead_letters: Option<Batch>,
     /// The records that could not be decoded.
     pub bad: Vec<BadRecord>,
+    /// How many records without a value were left out.
+    pub tombstones: u64,
 }
 
 /// Takes messages of one cluster in, gives a batch out.
@@ -40,26 +43,39 @@ pub(crate) struct Gathering {
     on_decode_error: OnDecodeError,
     runs: Vec<Run>,
     letters: DeadLetters,
+    tombstones: Tombstones,
+    dropped: u64,
 }
 
 impl Gathering {
-    /// `schema`: the decoder's columns, then those of `metadata`.
+    /// `schema`: the decoder's columns, then those of `metadata`, then what `tombstones` mark rows with.
     pub fn new(
         decoder: Box<dyn Decoder>,
         metadata: Option<MetadataBuilders>,
         schema: SchemaRef,
         on_decode_error: OnDecodeError,
+        tombstones: Tombstones,
     ) -> Self {
         let letters = DeadLetters::new();
-        Gathering { decoder, metadata, schema, on_decode_error, runs: Vec::new(), letters }
+        let runs = Vec::new();
+        Gathering { decoder, metadata, schema, on_decode_error, runs, letters, tombstones, dropped: 0 }
     }
 
     /// Takes a record of `splits[index]`.
     #[inline]
     pub fn push(&mut self, message: &Message<'_>, index: usize, split: &Split) {
+        match message.value {
+            Some(value) => self.decoder.push(value),
+            None if self.tombstones.are_dropped() => {
+                self.dropped += 1;
+                return;
+            }
+            None => {
+                self.tombstones.push(self.decoder.pending(), message.key);
+                self.decoder.push_null();
+            }
+        }
         self.note(index, message.offset);
-        // A tombstone is decoded as an empty value.
-        self.decoder.push(message.value.unwrap_or_default());
         if let Some(metadata) = &mut self.metadata {
             metadata.push(message, &split.partition);
         }
@@ -79,11 +95,13 @@ impl Gathering {
     /// A user error that names cluster, topic, partition and offset of the first record that
     /// cannot be decoded, when the job is to fail then.
     pub fn finish(&mut self, splits: &[Split]) -> Result<Gathered> {
+        let tombstones = std::mem::take(&mut self.dropped);
         if self.runs.is_empty() {
-            return Ok(Gathered::default());
+            return Ok(Gathered { tombstones, ..Gathered::default() });
         }
         let runs = std::mem::take(&mut self.runs);
         let decoded = self.decoder.flush()?;
+        let (decoded, marks) = self.tombstones.complete(decoded)?;
         let metadata = self.metadata.as_mut().map(MetadataBuilders::finish);
         self.report(&decoded.bad, &runs, splits)?;
         let dead_letters = self.letters.finish()?.map(Batch::new);
@@ -95,10 +113,10 @@ impl Gathering {
                 "{lost} records were decoded to {good} rows and {bad} bad ones"
             )));
         }
-        let records = self.widen(decoded.records, metadata, &decoded.bad, total)?;
+        let records = self.widen(decoded.records, metadata, marks, &decoded.bad, total)?;
         let split_runs = split_runs(&runs, &decoded.bad, splits);
         let rows = (good > 0).then(|| (Batch::new(records), split_runs));
-        Ok(Gathered { rows, dead_letters, bad: decoded.bad })
+        Ok(Gathered { rows, dead_letters, bad: decoded.bad, tombstones })
     }
 
     fn report(&mut self, bad: &[BadRecord], runs: &[Run], splits: &[Split]) -> Result<()> {
@@ -128,17 +146,19 @@ impl Gathering {
         Ok(())
     }
 
-    /// Appends the metadata columns, without the rows of bad records.
+    /// Appends the metadata columns, without the rows of bad records, and the marks of deletes.
     fn widen(
         &self,
         records: RecordBatch,
         metadata: Option<Vec<ArrayRef>>,
+        marks: Option<ArrayRef>,
         bad: &[BadRecord],
         total: usize,
     ) -> Result<RecordBatch> {
-        let Some(metadata) = metadata else {
+        if metadata.is_none() && records.schema_ref() == &self.schema {
             return Ok(records);
-        };
+        }
+        let metadata = metadata.unwrap_or_default();
         let mut columns = records.columns().to_vec();
         if bad.is_empty() {
             columns.extend(metadata);
@@ -151,6 +171,7 @@ impl Gathering {
                 columns.push(arrow::compute::take(&column, &good, None)?);
             }
         }
+        columns.extend(marks);
         Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
     }
 }
@@ -192,6 +213,7 @@ mod tests {
     use super::*;
     use crate::format::Decoded;
     use crate::kafka::split::{Partition, Position};
+    use crate::kafka::tombstones::Upsert;
     use arrow::array::{ArrayRef, Int64Array};
     use std::sync::Arc;
 
@@ -228,6 +250,10 @@ mod tests {
             self.0 += 1;
         }
 
+        fn push_null(&mut self) {
+            self.0 += 1;
+        }
+
         fn pending(&self) -> usize {
             self.0
         }
@@ -241,7 +267,8 @@ mod tests {
 
     fn gathering(on_decode_error: OnDecodeError) -> Gathering {
         let schema = Fixed(0).flush().unwrap().records.schema();
-        let mut gathering = Gathering::new(Box::new(Fixed(0)), None, schema, on_decode_error);
+        let tombstones = Upsert::default().gatherer(&schema);
+        let mut gathering = Gathering::new(Box::new(Fixed(0)), None, schema, on_decode_error, tombstones);
         for (split, offset) in [(0, 7), (0, 8), (1, 4), (1, 5)] {
             gathering.note(split, offset);
             gathering.decoder.push(b"");

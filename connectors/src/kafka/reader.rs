@@ -248,6 +248,7 @@ impl FederatedReader {
         let gathered = self.gathering.finish(&cluster.splits)?;
         cluster.metrics.bad_records.add(gathered.bad.len() as u64);
         cluster.metrics.bad_times.count(&gathered.bad);
+        cluster.metrics.tombstones_dropped.add(gathered.tombstones);
         if was_away != cluster.is_away() || fetch.moved {
             self.tell_activity(cx);
         }

@@ -24,6 +24,7 @@ use super::deliveries::{Deliveries, DeliveryContext, Epoch};
 use super::record_keys::RecordKeys;
 use super::settings::producer_config;
 use super::topology::Cluster;
+use crate::deletes::encode_changes;
 use crate::format::{EncodedRows, Encoder};
 
 /// Bytes of records that may wait for the brokers, unless the job says otherwise.
@@ -93,7 +94,7 @@ impl OperatorFactory for KafkaSink {
         }))
     }
 
-    /// Rows that are added or replaced, not taken back.
+    /// Rows that are added, replaced or deleted by key, not taken back.
     fn takes(&self, _input: usize, mode: &Mode) -> bool {
         *mode != Mode::Retract
     }
@@ -140,7 +141,7 @@ impl Writer {
     fn take(&mut self, records: &RecordBatch) -> Result<()> {
         self.rows.clear();
         self.next = 0;
-        self.encoder.encode(records, &mut self.rows)?;
+        encode_changes(&mut *self.encoder, records, &mut self.rows)?;
         self.keys = RecordKeys::new(&records.schema(), &self.sink.key)?.encode(records)?;
         Ok(())
     }
@@ -152,9 +153,9 @@ impl Writer {
         };
         open.deliveries.check()?;
         while self.next < self.rows.len() {
-            let payload = self.rows.row(self.next);
-            let mut record =
-                BaseRecord::with_opaque_to(&self.sink.topic, open.epoch.clone()).payload(payload);
+            let payload = self.rows.value(self.next);
+            let mut record = BaseRecord::with_opaque_to(&self.sink.topic, open.epoch.clone());
+            record.payload = payload;
             if let Some(keys) = &self.keys {
                 record = record.key(keys.row(self.next));
             }
@@ -163,7 +164,7 @@ impl Writer {
                 Ok(()) => {
                     self.next += 1;
                     open.records.add(1);
-                    open.bytes.add(payload.len() as u64);
+                    open.bytes.add(payload.map_or(0, <[u8]>::len) as u64);
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     open.epoch.not_sent();

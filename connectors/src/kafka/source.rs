@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use thalweg_engine::record::EdgeSchema;
+use thalweg_engine::record::{EdgeSchema, Mode};
 use thalweg_engine::source::{Discovery, Enumerator, ReaderOpenContext, Source, SourceReader};
 use thalweg_engine::state::StateIdentity;
 use thalweg_engine::{Error, Result};
@@ -21,6 +21,7 @@ use super::metadata_columns::{MetadataBuilders, MetadataColumn};
 use super::probe::Pace;
 use super::reader::{FederatedReader, OnOutage, ReaderConfig};
 use super::simulated::SimulatedKafka;
+use super::tombstones::{OnTombstone, Tombstones, Upsert};
 use super::topology_file::TopologyFile;
 use crate::format::{Format, OnDecodeError, dead_letter_schema};
 
@@ -42,6 +43,7 @@ pub struct KafkaSource {
     on_offset_gone: OnOffsetGone,
     on_decode_error: OnDecodeError,
     metadata: Vec<MetadataColumn>,
+    upsert: Upsert,
     queue_bytes: usize,
     rows_per_second: Option<u32>,
     pace: Pace,
@@ -71,6 +73,7 @@ impl KafkaSourceBuilder {
             on_offset_gone: OnOffsetGone::default(),
             on_decode_error: OnDecodeError::default(),
             metadata: Vec::new(),
+            upsert: Upsert::default(),
             queue_bytes: QUEUE_BYTES,
             rows_per_second: None,
             pace: Pace { interval: Duration::from_secs(2), timeout: Duration::from_secs(3) },
@@ -141,6 +144,22 @@ impl KafkaSource {
         self
     }
 
+    /// The stream is an upsert: a row replaces the earlier one with the same values in these columns,
+    /// which are the format's or [`MetadataColumn::Key`]'s. Records of a key stand in one partition, or
+    /// their order is lost.
+    #[must_use]
+    pub fn upsert_by(mut self, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.upsert.key = columns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What becomes of a record without a value. Default: an upsert deletes, other sources drop it.
+    #[must_use]
+    pub fn on_tombstone(mut self, on_tombstone: OnTombstone) -> Self {
+        self.upsert.on_tombstone = Some(on_tombstone);
+        self
+    }
+
     /// Bytes that librdkafka may hold for one task. Default: 64 MiB.
     ///
     /// They are divided by two, four, eight clusters and so on; when so many have joined that the
@@ -174,7 +193,8 @@ impl KafkaSource {
 
     fn schema(&self) -> Result<SchemaRef> {
         let format = self.format.schema();
-        if self.metadata.is_empty() {
+        let deletes = self.upsert.on_tombstone() == OnTombstone::Delete;
+        if self.metadata.is_empty() && !deletes {
             return Ok(format);
         }
         let mut fields: Vec<_> = format.fields().iter().cloned().collect();
@@ -185,6 +205,7 @@ impl KafkaSource {
             }
             fields.push(field);
         }
+        fields.extend(deletes.then(|| Arc::new(Tombstones::mark_field())));
         Ok(Arc::new(Schema::new(fields)))
     }
 }
@@ -195,7 +216,13 @@ impl Source for KafkaSource {
     }
 
     fn output(&self) -> Result<EdgeSchema> {
-        Ok(EdgeSchema::new(self.schema()?))
+        let metadata: Vec<_> = self.metadata.iter().flat_map(MetadataColumn::fields).collect();
+        self.upsert.check(&self.format.schema(), &metadata)?;
+        let edge = EdgeSchema::new(self.schema()?);
+        Ok(match self.upsert.key.as_slice() {
+            [] => edge,
+            key => edge.with_mode(Mode::Upsert(key.to_vec())),
+        })
     }
 
     fn side_outputs(&self) -> Result<Vec<EdgeSchema>> {
@@ -223,8 +250,9 @@ impl Source for KafkaSource {
             [] => None,
             columns => Some(MetadataBuilders::new(columns)?),
         };
-        let gathering =
-            Gathering::new(self.format.decoder()?, metadata, self.schema()?, self.on_decode_error);
+        let tombstones = self.upsert.gatherer(&self.format.schema());
+        let (decoder, schema) = (self.format.decoder()?, self.schema()?);
+        let gathering = Gathering::new(decoder, metadata, schema, self.on_decode_error, tombstones);
         let config = ReaderConfig {
             client: self.client.clone(),
             file: self.file.clone(),
@@ -243,6 +271,8 @@ impl Source for KafkaSource {
         let fields = self.metadata.iter().flat_map(MetadataColumn::fields);
         let columns: Vec<String> = fields.map(|field| field.name().clone()).collect();
         let bounded = self.bounds.until.is_some();
-        format!("kafka {} {} {columns:?} bounded={bounded}", self.topic, self.format.describe())
+        let (key, tombstones) = (&self.upsert.key, self.upsert.on_tombstone());
+        let upsert = format!("upsert={key:?} tombstones={tombstones:?}");
+        format!("kafka {} {} {columns:?} bounded={bounded} {upsert}", self.topic, self.format.describe())
     }
 }

@@ -10,6 +10,7 @@ use thalweg_engine::{Error, Result};
 use thalweg_proto::prism::Record;
 
 use super::outcome::record_bytes;
+use crate::deletes::encode_changes;
 use crate::format::{EncodedRows, Encoder};
 use crate::kafka::RecordKeys;
 
@@ -56,7 +57,7 @@ impl RowRecords {
     /// A user error for a row that cannot be encoded or makes too large a record.
     pub(super) fn encode(&mut self, records: &RecordBatch) -> Result<VecDeque<Record>> {
         self.rows.clear();
-        self.encoder.encode(records, &mut self.rows)?;
+        encode_changes(&mut *self.encoder, records, &mut self.rows)?;
         let keys = RecordKeys::new(&records.schema(), &self.key)?.encode(records)?;
         let times = match &self.timestamp {
             Some(column) => {
@@ -67,12 +68,12 @@ impl RowRecords {
             None => None,
         };
         let mut made = VecDeque::with_capacity(self.rows.len());
-        for (row, value) in self.rows.iter().enumerate() {
+        for row in 0..self.rows.len() {
             let time = times.filter(|times| !times.is_null(row)).map(|times| times.value(row));
             // In memory of its own: a record that waits keeps no other alive.
             let record = Record {
                 key: keys.as_ref().map(|keys| Bytes::copy_from_slice(keys.row(row))),
-                value: Some(Bytes::copy_from_slice(value)),
+                value: self.rows.value(row).map(Bytes::copy_from_slice),
                 headers: Vec::new(),
                 timestamp_ms: time.map(|micros| micros.div_euclid(1000)),
                 id: None,

@@ -183,7 +183,7 @@ impl OperatorFactory for PrismSink {
         })
     }
 
-    /// Rows that are added or replaced, not taken back.
+    /// Rows that are added, replaced or deleted by key, not taken back.
     fn takes(&self, _input: usize, mode: &Mode) -> bool {
         *mode != Mode::Retract
     }

@@ -44,6 +44,11 @@ impl Decoder for TextDecoder {
         self.pushed += 1;
     }
 
+    fn push_null(&mut self) {
+        self.values.append_value("");
+        self.pushed += 1;
+    }
+
     fn pending(&self) -> usize {
         self.pushed
     }

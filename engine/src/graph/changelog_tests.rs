@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::Result;
-use crate::graph::{Environment, Graph, Partitioner, Plan, Stream};
+use crate::graph::{Environment, Expression, Graph, Partitioner, Plan, Stream};
 use crate::operator::{Operator, OperatorFactory};
-use crate::record::{EdgeSchema, Mode, OP_COLUMN};
+use crate::record::{EdgeSchema, Mode, OP_COLUMN, time_type};
 use crate::source::{Enumerator, ReaderOpenContext, Source, SourceReader};
 use crate::state::StateIdentity;
+use crate::time::{HOUR, OnAhead, WatermarkStrategy};
 
 fn only_planned<T>() -> Result<T> {
     Err(crate::Error::internal("only planned"))
@@ -133,4 +135,39 @@ fn upserts_whose_keys_may_be_the_same_are_not_united() {
     assert!(mixed.contains("unites a stream that is append with one that is retract"), "{mixed}");
     assert_eq!(said(Mode::Retract, united(Mode::Retract)), "");
     assert_eq!(said(Mode::Append, united(Mode::Append)), "");
+}
+
+/// A time for each row.
+struct SomeTime;
+
+impl Expression for SomeTime {
+    fn data_type(&self, _: &Schema) -> Result<DataType> {
+        Ok(time_type())
+    }
+    fn evaluate(&self, _: &RecordBatch) -> Result<ArrayRef> {
+        only_planned()
+    }
+    fn describe(&self) -> String {
+        "some time".into()
+    }
+}
+
+#[test]
+fn no_row_of_a_changelog_is_left_out_or_set_back_for_its_time() {
+    let built = |mode: Mode, behind: bool, guarded: bool| {
+        let environment = Environment::new();
+        let changes = environment.source(Changes(mode));
+        let changes = if behind { changes.apply(Pass) } else { changes };
+        let strategy = WatermarkStrategy::monotonous();
+        let strategy = if guarded { strategy.max_ahead(HOUR, OnAhead::Drop) } else { strategy };
+        let _ = changes.event_time("at", Arc::new(SomeTime), strategy);
+        environment.build()
+    };
+    for behind in [false, true] {
+        for mode in [upsert(), Mode::Retract] {
+            assert!(built(mode.clone(), behind, false).is_ok());
+            assert!(built(mode, behind, true).is_err(), "behind an operator: {behind}");
+        }
+        assert!(built(Mode::Append, behind, true).is_ok());
+    }
 }

@@ -10,7 +10,7 @@ use super::derived_uid::{by_place, name_nodes};
 use super::{Edge, Expression, Graph, Node, NodeId, NodeKind, Partitioner, Uid};
 use crate::event_time::AssignWatermarks;
 use crate::operator::{OperatorFactory, OutputIndex, check_mode};
-use crate::record::EdgeSchema;
+use crate::record::{EdgeSchema, Mode};
 use crate::sink::Committer;
 use crate::source::Source;
 use crate::state::StateIdentity;
@@ -337,6 +337,13 @@ impl Stream {
         if let (NodeKind::Source { source, event_time, watermarks }, OutputIndex::MAIN) =
             (&mut node.kind, self.output)
         {
+            if schema.mode != Mode::Append && strategy.max_ahead.is_some() {
+                drop(building);
+                return self.mistaken(&Error::user(
+                    "a row that is left out for its time, or set back, would leave what it replaces or \
+                     deletes: `max_ahead` is for streams of appended rows",
+                ));
+            }
             let sides = source.side_outputs().map_or(0, |sides| sides.len());
             node.outputs.truncate(1 + sides);
             node.outputs[0] = schema.clone();

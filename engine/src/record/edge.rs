@@ -7,7 +7,8 @@ use crate::{Error, Result};
 
 /// Names that begin so are the engine's own.
 pub const RESERVED_PREFIX: &str = "__";
-/// The non-null `Int8` column of a retract edge: `1` inserts the row, `-1` takes it back.
+/// The non-null `Int8` column of a retract edge: `1` inserts the row, `-1` takes it back. An upsert
+/// edge may have it, too: `-1` deletes the key's row, and all but the key's columns mean nothing.
 pub const OP_COLUMN: &str = "__op";
 
 /// The type of event time everywhere: microseconds since 1970-01-01T00:00:00Z.
@@ -21,7 +22,8 @@ pub enum Mode {
     /// Every row is new.
     #[default]
     Append,
-    /// A row replaces the earlier row with the same values in these columns.
+    /// A row replaces the earlier row with the same values in these columns, or deletes it, where a
+    /// column [`OP_COLUMN`] says so.
     Upsert(Vec<String>),
     /// A column [`OP_COLUMN`] says whether a row is inserted or taken back.
     Retract,
@@ -98,6 +100,11 @@ impl EdgeSchema {
             )));
         }
         Ok(column)
+    }
+
+    /// Whether it is an upsert whose rows may delete others.
+    pub fn has_deletes(&self) -> bool {
+        matches!(self.mode, Mode::Upsert(_)) && self.schema.index_of(OP_COLUMN).is_ok()
     }
 
     /// Sets the mode.

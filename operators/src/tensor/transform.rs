@@ -340,6 +340,9 @@ impl OperatorFactory for Transform {
 
     fn outputs(&self, inputs: &[EdgeSchema]) -> Result<Vec<EdgeSchema>> {
         let input = single_input(inputs)?;
+        if input.has_deletes() {
+            return Err(Error::user("a row that deletes another one has no values to compute with"));
+        }
         self.batching.check()?;
         self.weights.check(&self.graph).map_err(tensor_error)?;
         Inputs::new(&self.graph, &input.schema, &self.columns)?.reader(&self.graph, &self.tokenizers, 1)?;

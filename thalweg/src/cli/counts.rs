@@ -4,9 +4,10 @@
 use thalweg_engine::metrics::Registry;
 
 /// Metrics of rows that go no further, or elsewhere, and what they are.
-const ASTRAY: [(&str, &str); 7] = [
+const ASTRAY: [(&str, &str); 8] = [
     ("decode_errors_total", "records not decoded"),
     ("kafka_bad_records_total", "records not decoded"),
+    ("kafka_tombstones_dropped_total", "tombstones left out"),
     ("rows_without_time_total", "rows without a time"),
     ("rows_time_out_of_range_total", "rows with a time out of range"),
     ("rows_ahead_total", "rows too far ahead"),

@@ -79,6 +79,12 @@ fn make_kafka(
         .on_topic_recreated(kafka.on_topic_recreated)
         .on_decode_error(on_decode_error(spec.on_decode_error))
         .metadata(kafka.metadata.clone());
+    if !kafka.upsert_by.is_empty() {
+        source = source.upsert_by(kafka.upsert_by.iter().map(|column| column.value.as_str()));
+    }
+    if let Some(on_tombstone) = kafka.on_tombstone {
+        source = source.on_tombstone(on_tombstone);
+    }
     for (cluster, start) in &kafka.start_by_cluster {
         source = source.start_in(cluster.clone(), start.clone());
     }

@@ -1,6 +1,7 @@
 //! What each source, step and sink is, in a line for people. Never shows a secret.
 
 use thalweg_connectors::generator::{Generate, KeyDistribution};
+use thalweg_connectors::kafka::OnTombstone;
 
 use crate::config::{Placed, Text, show_duration};
 
@@ -31,8 +32,11 @@ pub(super) fn describe(job: &JobSpec, name: &str) -> Option<String> {
 }
 
 fn key_text(key_by: &[Placed<Text>]) -> String {
-    let columns: Vec<_> = key_by.iter().map(|column| column.value.to_string()).collect();
-    format!("key by {}", columns.join(", "))
+    format!("key by {}", names(key_by))
+}
+
+fn names(columns: &[Placed<Text>]) -> String {
+    columns.iter().map(|column| column.value.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn source_text(kind: &SourceKind) -> String {
@@ -58,8 +62,18 @@ fn kafka_text(kafka: &KafkaSourceSpec) -> String {
     let outage = if kafka.holds_on_outage { "hold" } else { "advance" };
     let clusters: String =
         kafka.start_by_cluster.iter().map(|(cluster, start)| format!(", {cluster} from {start:?}")).collect();
+    let upsert = match kafka.upsert_by.as_slice() {
+        [] => String::new(),
+        key => format!(", upsert by {}", names(key)),
+    };
+    let tombstones = match kafka.on_tombstone {
+        None => "",
+        Some(OnTombstone::Delete) => ", tombstones delete",
+        Some(OnTombstone::Row) => ", tombstones are rows",
+        Some(OnTombstone::Drop) => ", tombstones are dropped",
+    };
     format!(
-        "kafka topic {}, {}, topology {}, from {:?}{until}{clusters}, on outage {outage}",
+        "kafka topic {}, {}, topology {}, from {:?}{until}{clusters}, on outage {outage}{upsert}{tombstones}",
         kafka.topic,
         format_text(&kafka.format),
         kafka.topology.value,

@@ -1,11 +1,11 @@
 //! Reads the sources of a job file.
 
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTombstone, OnTopicRecreated, Start};
 
 use crate::config::{Checker, FilePath, Node, Place, Placed, Secret, Table, Value};
 
 use super::data_type::parse_type;
-use super::read::read_path;
+use super::read::{read_column_names, read_path};
 use super::read_event_time::read_event_time;
 use super::read_format::{FormatUse, read_format};
 use super::read_generator::read_generator;
@@ -139,8 +139,21 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<FilePath>>) -> Option<Ka
         &[("fail", OnTopicRecreated::Fail), ("restart", OnTopicRecreated::Restart)],
     );
     let metadata = read_metadata(table);
+    let key = table.optional("upsert_by");
+    let upsert_by = key.map_or_else(|| Some(Vec::new()), |node| read_column_names(checker, node));
+    let on_tombstone = table.choice(
+        "on_tombstone",
+        &[("delete", OnTombstone::Delete), ("row", OnTombstone::Row), ("drop", OnTombstone::Drop)],
+    );
     let discovery_interval = table.duration("discovery_interval");
     let queue_bytes = table.bytes("queue");
+    if on_tombstone == Some(OnTombstone::Delete)
+        && key.is_none()
+        && let Some(node) = table.optional("on_tombstone")
+    {
+        checker.mistake_at(node, "`delete` needs `upsert_by`, the columns by which rows replace each other");
+        return None;
+    }
     Some(KafkaSourceSpec {
         topic: topic?,
         topology: topology?,
@@ -153,6 +166,8 @@ fn read_kafka(table: &Table<'_>, shared: Option<&Placed<FilePath>>) -> Option<Ka
         on_offset_gone: on_offset_gone.unwrap_or_default(),
         on_topic_recreated: on_topic_recreated.unwrap_or_default(),
         metadata,
+        upsert_by: upsert_by?,
+        on_tombstone,
         queue_bytes,
     })
 }

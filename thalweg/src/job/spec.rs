@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{DataType, TimeUnit};
 use thalweg_connectors::generator::Generate;
-use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTopicRecreated, Start};
+use thalweg_connectors::kafka::{MetadataColumn, OnOffsetGone, OnTombstone, OnTopicRecreated, Start};
 use thalweg_engine::cluster::RestartStrategy;
 use thalweg_engine::time::MaxAhead;
 
@@ -232,6 +232,10 @@ pub struct KafkaSourceSpec {
     pub on_topic_recreated: OnTopicRecreated,
     /// Columns about the records, behind the schema's.
     pub metadata: Vec<MetadataColumn>,
+    /// The columns of the key by which rows replace each other; empty: every row is new.
+    pub upsert_by: Vec<Placed<Text>>,
+    /// What becomes of a record without a value; `None`: what suits the source.
+    pub on_tombstone: Option<OnTombstone>,
     /// Bytes that librdkafka may hold for one task.
     pub queue_bytes: Option<u64>,
 }

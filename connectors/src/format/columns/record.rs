@@ -86,6 +86,12 @@ impl Record {
         self.rows += 1;
     }
 
+    /// A row of nulls, and of anything in columns that take none.
+    pub(crate) fn push_blank(&mut self) {
+        self.columns.iter_mut().for_each(Column::push_blank);
+        self.rows += 1;
+    }
+
     pub(crate) fn truncate(&mut self, rows: usize) {
         self.columns.iter_mut().for_each(|column| column.truncate(rows));
         self.rows = rows;

@@ -137,6 +137,20 @@ impl Column {
         self.nulls.append_null();
     }
 
+    /// Appends a null, or anything where the column takes none: somebody else fills it.
+    pub(crate) fn push_blank(&mut self) {
+        if self.field.is_nullable() {
+            return self.push_masked();
+        }
+        each_vec!(&mut self.values,
+            values => values.push(Default::default()),
+            values => values.append(false),
+            values => values.push(""),
+            record => record.push_blank(),
+            (ends, items) => ends.push(items.len() as i32));
+        self.nulls.append_non_null();
+    }
+
     /// Cuts back to `rows` rows, also half a value behind them.
     pub(crate) fn truncate(&mut self, rows: usize) {
         each_vec!(&mut self.values,
