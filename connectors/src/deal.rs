@@ -41,14 +41,40 @@ struct Known {
     complete: bool,
     /// Splits that no reader has got yet.
     unassigned: Vec<SplitState>,
+    /// Splits that were read to their end, and where that was. `None`: nobody asks, as for what a
+    /// look finds, or a snapshot of a version that forgot them.
+    #[serde(default)]
+    finished: Option<Vec<SplitState>>,
+}
+
+impl Known {
+    fn finish(&mut self, split: SplitState) {
+        if let Some(finished) = &mut self.finished {
+            finished.retain(|other| other.id != split.id);
+            finished.push(split);
+        }
+    }
+
+    /// Takes up again what was read to its end and now has more to it. What a reader still `held` comes
+    /// from there, and ends once more.
+    fn reopen(&mut self, held: &BTreeSet<SplitId>, is_at_end: &dyn Fn(&SplitState) -> bool) {
+        let Some(mut finished) = self.finished.take() else { return };
+        finished.retain(|split| !held.contains(&split.id));
+        let (at_end, reopened): (Vec<_>, Vec<_>) = finished.into_iter().partition(|split| is_at_end(split));
+        self.finished = Some(at_end);
+        if !reopened.is_empty() {
+            tracing::info!(splits = reopened.len(), "goes on with what had been read to its end");
+        }
+        self.unassigned.extend(reopened);
+    }
 }
 
 /// An enumerator of splits that are all known at once: from the configuration, or from one look.
 ///
 /// A snapshot holds the splits that nobody has; a split that was dealt is in its reader's
 /// snapshot, or is finished. So a split that ends between the enumerator's snapshot and its
-/// reader's barrier is in neither, and is not read again. One that is found and dealt between the
-/// two is in the reader's alone: at a restore it is what it has read, not what the next look finds.
+/// reader's barrier is in the reader's alone, and is not read again. So is one that is found and
+/// dealt between the two: at a restore it is what it has read, not what the next look finds.
 pub(crate) struct FixedSplits {
     known: Known,
     /// What readers held in the checkpoint that is restored.
@@ -57,20 +83,28 @@ pub(crate) struct FixedSplits {
     weigh: Weigh,
     /// Makes the splits of a fresh start, given the number of readers; `None`: wait for a look.
     initial: Option<Box<dyn Fn(u32) -> Result<Vec<SplitState>> + Send>>,
+    /// Whether nothing is left to read of a split, as the source is configured now.
+    is_at_end: Option<Box<dyn Fn(&SplitState) -> bool + Send>>,
     /// Reads what a look has found.
     read_discovered: fn(&[u8]) -> Result<Vec<SplitState>>,
 }
 
 impl FixedSplits {
-    /// Splits that the configuration tells.
+    /// Splits that the configuration tells: those of a fresh start, and where each of them ends. What
+    /// was read to its end goes on when a source is configured to more than it was.
     pub(crate) fn configured(
         restored: Option<&[u8]>,
         weigh: Weigh,
         initial: impl Fn(u32) -> Result<Vec<SplitState>> + Send + 'static,
+        is_at_end: impl Fn(&SplitState) -> bool + Send + 'static,
     ) -> Result<FixedSplits> {
         let nobody_looks = |_: &[u8]| Err(Error::internal("this source has no discovery"));
         let mut splits = Self::discovered(restored, weigh, nobody_looks)?;
         splits.initial = Some(Box::new(initial));
+        splits.is_at_end = Some(Box::new(is_at_end));
+        if restored.is_none() {
+            splits.known.finished = Some(Vec::new());
+        }
         Ok(splits)
     }
 
@@ -84,8 +118,15 @@ impl FixedSplits {
             Some(bytes) => position::decode(bytes, "the enumerator's snapshot")?,
             None => Known::default(),
         };
-        let held = BTreeSet::new();
-        Ok(FixedSplits { known, held, parallelism: None, weigh, initial: None, read_discovered })
+        Ok(FixedSplits {
+            known,
+            held: BTreeSet::new(),
+            parallelism: None,
+            weigh,
+            initial: None,
+            is_at_end: None,
+            read_discovered,
+        })
     }
 
     fn deal_unassigned(&mut self) -> Vec<EnumeratorAction> {
@@ -107,6 +148,9 @@ impl Enumerator for FixedSplits {
                 self.parallelism = Some(parallelism);
                 self.held = splits.iter().map(|split| split.id.clone()).collect();
                 self.known.unassigned.extend(splits);
+                if let Some(is_at_end) = &self.is_at_end {
+                    self.known.reopen(&self.held, is_at_end.as_ref());
+                }
                 if let Some(initial) = self.initial.as_ref().filter(|_| !self.known.complete) {
                     self.known.unassigned.extend(initial(parallelism)?);
                     self.known.complete = true;
@@ -125,9 +169,11 @@ impl Enumerator for FixedSplits {
                 self.known.unassigned.extend(splits);
                 Ok(self.deal_unassigned())
             }
-            EnumeratorEvent::Discovered(_)
-            | EnumeratorEvent::Finished { .. }
-            | EnumeratorEvent::FromReader { .. } => Ok(Vec::new()),
+            EnumeratorEvent::Finished { split, .. } => {
+                self.known.finish(split);
+                Ok(Vec::new())
+            }
+            EnumeratorEvent::Discovered(_) | EnumeratorEvent::FromReader { .. } => Ok(Vec::new()),
         }
     }
 
@@ -185,12 +231,12 @@ mod tests {
     #[test]
     fn a_split_that_nobody_snapshotted_is_finished() {
         let initial = |_| Ok(vec![split("a", 1), split("b", 1)]);
-        let mut fresh = FixedSplits::configured(None, weigh, initial).unwrap();
+        let mut fresh = FixedSplits::configured(None, weigh, initial, |_| true).unwrap();
         let actions = fresh.handle(EnumeratorEvent::Started { parallelism: 2, splits: vec![] }).unwrap();
         assert_eq!(assigned(&actions).len(), 2);
         assert_eq!(actions.last(), Some(&EnumeratorAction::NoMoreSplits));
         let snapshot = fresh.snapshot();
-        let mut restored = FixedSplits::configured(Some(&snapshot), weigh, initial).unwrap();
+        let mut restored = FixedSplits::configured(Some(&snapshot), weigh, initial, |_| true).unwrap();
         let started = EnumeratorEvent::Started { parallelism: 1, splits: vec![split("b", 7)] };
         let actions = restored.handle(started).unwrap();
         assert_eq!(assigned(&actions), [(0, vec![split("b", 7)])]);
@@ -224,6 +270,36 @@ mod tests {
         let mut actions = restored.handle(started).unwrap();
         actions.extend(restored.handle(EnumeratorEvent::Discovered(Vec::new())).unwrap());
         assert_eq!(assigned(&actions), [(0, vec![split("b", 7)]), (0, vec![split("a", 1)])]);
+    }
+
+    #[test]
+    fn what_was_read_to_its_end_goes_on_when_the_source_is_configured_to_more() {
+        let initial = |_| Ok(vec![split("a", 1), split("b", 1)]);
+        let to = |end: u64| move |split: &SplitState| weigh(split) >= end;
+        let started = || EnumeratorEvent::Started { parallelism: 1, splits: vec![] };
+        let mut fresh = FixedSplits::configured(None, weigh, initial, to(5)).unwrap();
+        fresh.handle(started()).unwrap();
+        for split in [split("a", 5), split("b", 7)] {
+            fresh.handle(EnumeratorEvent::Finished { subtask: 0, split }).unwrap();
+        }
+        let snapshot = fresh.snapshot();
+        for (end, reopened) in
+            [(5, vec![]), (6, vec![split("a", 5)]), (9, vec![split("a", 5), split("b", 7)])]
+        {
+            let mut restored = FixedSplits::configured(Some(&snapshot), weigh, initial, to(end)).unwrap();
+            let actions = restored.handle(started()).unwrap();
+            let dealt: Vec<_> = assigned(&actions).into_iter().flat_map(|(_, splits)| splits).collect();
+            assert_eq!(dealt, reopened, "{end}");
+            assert_eq!(actions.last(), Some(&EnumeratorAction::NoMoreSplits));
+        }
+        // What its reader still held goes on from there, once.
+        let held = EnumeratorEvent::Started { parallelism: 1, splits: vec![split("b", 7)] };
+        let mut restored = FixedSplits::configured(Some(&snapshot), weigh, initial, to(9)).unwrap();
+        assert_eq!(assigned(&restored.handle(held).unwrap()), [(0, vec![split("a", 5), split("b", 7)])]);
+        // A snapshot that forgot what was finished takes up nothing.
+        let old = [&[1][..], br#"{"complete":true,"unassigned":[]}"#].concat();
+        let mut restored = FixedSplits::configured(Some(&old), weigh, initial, to(9)).unwrap();
+        assert_eq!(restored.handle(started()).unwrap(), [EnumeratorAction::NoMoreSplits]);
     }
 
     #[test]

@@ -112,7 +112,13 @@ impl Source for VecSource {
     fn enumerator(&self, restored: Option<&[u8]>) -> Result<Box<dyn Enumerator>> {
         let count = self.splits.len();
         let initial = move |_| (0..count).map(|split| state(Position { split, next: 0 })).collect();
-        Ok(Box::new(FixedSplits::configured(restored, |_| 1, initial)?))
+        let rows: Vec<usize> =
+            self.splits.iter().map(|split| split.iter().map(RecordBatch::num_rows).sum()).collect();
+        let is_at_end = move |state: &SplitState| {
+            let position: Result<Position> = position::decode(&state.position, "the position");
+            position.is_ok_and(|at| rows.get(at.split).is_none_or(|&rows| at.next >= rows))
+        };
+        Ok(Box::new(FixedSplits::configured(restored, |_| 1, initial, is_at_end)?))
     }
 
     fn reader(&self, _cx: &ReaderOpenContext<'_>) -> Result<Box<dyn SourceReader>> {

@@ -235,3 +235,40 @@ fn h7_a_job_without_a_checkpoint_has_nothing_to_take_over() {
     assert_eq!(job(FIRST, &store).outlook(&build(FIRST).0).unwrap(), None);
     assert_eq!(names(&store), Vec::<String>::new());
 }
+
+/// The last total of each user.
+fn last(lines: &[String]) -> std::collections::BTreeMap<u64, i64> {
+    let mut totals = std::collections::BTreeMap::new();
+    for line in lines {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (user, rows) = (row["user"].as_u64().unwrap(), row["rows"].as_i64().unwrap());
+        let total = totals.entry(user).or_insert(0);
+        *total = rows.max(*total);
+    }
+    totals
+}
+
+#[test]
+fn h7_a_renamed_job_goes_on_with_its_state_and_its_offsets_and_reads_what_it_is_given_more() {
+    let more = Shape { rows: 2 * ROWS, ..FIRST };
+    let (_, straight) = run(more, &Arc::new(MemoryStorage::default()), |job| job).unwrap();
+    let store = after_first();
+    let renamed = Shape {
+        source: "clicks",
+        source_was: Some("events"),
+        totals: Some("per-user"),
+        totals_were: Some("totals"),
+        filters: 2,
+        ..more
+    };
+    let (summary, went_on) = run(renamed, &store, |job| job).unwrap();
+    assert!(summary.started_from.unwrap().is_finished);
+    assert_eq!(last(&went_on), last(&straight));
+    let mut least = last(&went_on);
+    for line in &went_on {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let rows = row["rows"].as_i64().unwrap();
+        least.entry(row["user"].as_u64().unwrap()).and_modify(|least| *least = rows.min(*least));
+    }
+    assert!(least.values().sum::<i64>() > ROWS as i64, "it read only what it had not read: {least:?}");
+}

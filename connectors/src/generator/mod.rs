@@ -129,7 +129,12 @@ impl Source for Generator {
             let of = splits.unwrap_or(parallelism).max(1);
             (0..of).map(|index| SplitPosition { index, of, next: 0 }.state()).collect()
         };
-        Ok(Box::new(FixedSplits::configured(restored, |_| 1, initial)?))
+        let count = self.count;
+        let is_at_end = move |state: &SplitState| {
+            let position: Result<SplitPosition> = position::decode(&state.position, "the position");
+            position.is_ok_and(|at| count.is_some_and(|count| at.next_row() >= count))
+        };
+        Ok(Box::new(FixedSplits::configured(restored, |_| 1, initial, is_at_end)?))
     }
 
     fn reader(&self, _cx: &ReaderOpenContext<'_>) -> Result<Box<dyn SourceReader>> {

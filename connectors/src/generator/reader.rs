@@ -28,6 +28,11 @@ pub(super) struct SplitPosition {
 }
 
 impl SplitPosition {
+    /// The number, over the whole source, of the split's next row.
+    pub(super) fn next_row(self) -> u64 {
+        self.next_run().0
+    }
+
     /// The number, over the whole source, of the split's next row, and how many rows follow it
     /// without a gap.
     fn next_run(self) -> (u64, u64) {

@@ -148,8 +148,26 @@ impl FederatedEnumerator {
         for split in held {
             self.put_back(split)?;
         }
+        if self.bounds.until.is_none() {
+            self.go_on_without_end();
+        }
         self.forget_gone();
         Ok(())
+    }
+
+    /// A reading that had an end, and has none any more, goes on where it is.
+    fn go_on_without_end(&mut self) {
+        let mut ended = 0;
+        for entry in self.state.splits.values_mut().filter(|entry| entry.end.is_some()) {
+            entry.end = None;
+            if entry.place == Place::Finished {
+                entry.place = Place::Free;
+                ended += 1;
+            }
+        }
+        if ended > 0 {
+            tracing::info!(splits = ended, "the reading has no end any more: goes on behind the last one");
+        }
     }
 
     /// A split comes back with its position, which counts unless the split was sent elsewhere since.

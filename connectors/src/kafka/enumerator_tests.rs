@@ -513,3 +513,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_reading_that_has_no_end_any_more_goes_on_where_it_is() {
+    let mut enumerator = bounded();
+    enumerator.handle(started(1, vec![])).unwrap();
+    let given = assigned(&enumerator.handle(facts(vec![up("east", 2)])).unwrap());
+    let (_, position) = given["east/flights/0"];
+    let finished = split_state(&SplitId("east/flights/0".into()), Position { next: 100, ..position });
+    enumerator.handle(EnumeratorEvent::Finished { subtask: 0, split: finished }).unwrap();
+    let (_, position) = given["east/flights/1"];
+    let held = split_state(&SplitId("east/flights/1".into()), Position { next: 40, ..position });
+    let mut unbounded = FederatedEnumerator::new(Bounds::default(), Some(&enumerator.snapshot())).unwrap();
+    let mut actions = unbounded.handle(started(1, vec![held])).unwrap();
+    actions.extend(unbounded.handle(facts(vec![up("east", 2)])).unwrap());
+    let given = assigned(&actions);
+    let at = |split: &str| (given[split].1.next, given[split].1.end);
+    assert_eq!(at("east/flights/0"), (100, None), "what was finished goes on");
+    assert_eq!(at("east/flights/1"), (40, None), "and what was not, beyond its end");
+    assert!(!no_more(&actions));
+}
