@@ -13,11 +13,11 @@ use thalweg_engine::cluster::{
 use thalweg_engine::graph::{Environment, Graph, NodeKind, Partitioner, Plan};
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::runtime::ChannelBounds;
-use thalweg_engine::state::{MemoryPlan, MemoryRequest, RocksBackend, RocksConfig};
+use thalweg_engine::state::{LockedDirectory, MemoryPlan, MemoryRequest, RocksBackend, RocksConfig};
 use thalweg_engine::time::Micros;
 use thalweg_engine::{Error, Result};
 
-use crate::state_directory::StateDirectory;
+use crate::state_directory::state_directory;
 
 /// Files that each keyed instance uploads, or downloads, at the same time.
 const TRANSFERS: usize = 2;
@@ -234,7 +234,7 @@ impl Job {
         let mut options = StoreOptions::from_environment();
         options.file_bytes = Some(bytes(memory.upload_bytes));
         let storage = open_store(self.store, &options)?;
-        let directory = StateDirectory::of(&self.config.name, self.state_directory)?;
+        let directory = state_directory(&self.config.name, self.state_directory)?;
         let rocks = RocksConfig {
             block_cache_bytes: bytes(memory.block_cache_bytes),
             write_buffer_bytes: bytes(memory.write_buffer_bytes),
@@ -299,7 +299,7 @@ pub(crate) fn divide(
 /// A job that runs in this process, and the directory of its state, which goes with it.
 pub struct RunningJob {
     handle: JobHandle,
-    _directory: StateDirectory,
+    _directory: LockedDirectory,
 }
 
 impl RunningJob {

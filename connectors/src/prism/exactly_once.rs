@@ -173,7 +173,10 @@ fn staging_directory(sink: &PrismSink, cx: &OpenContext<'_>) -> Result<Staging> 
     let name = format!("prism-{}", cx.info.instance_name());
     match sink.staging_directory() {
         // A segment that is still on its way to the store keeps its file; it deletes itself.
-        Some(parent) => Ok(Staging::Own(LockedDirectory::create(parent, &name, "prism-")?.keeping_files())),
+        Some(parent) => {
+            let directory = LockedDirectory::create(parent, &name, |name| name.starts_with("prism-"))?;
+            Ok(Staging::Own(directory.keeping_files()))
+        }
         None => Ok(Staging::Scratch(cx.backend.scratch(&name)?)),
     }
 }

@@ -3,10 +3,11 @@
 //! The rule: an owner holds a lock on the file `<name>.lock` beside its directory for as long as it
 //! lives, and the kernel lets it go with the process, however that ends. A lock that can be had
 //! belongs to nobody, and its directory goes. (Process ids would not do: containers that share a
-//! volume do not see each other's.)
+//! volume do not see each other's.) On a file system without locks nobody sweeps.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -23,28 +24,32 @@ pub struct LockedDirectory {
 }
 
 impl LockedDirectory {
-    /// Makes `parent/name`, empty, and removes those beside it whose names begin with `prefix` and
-    /// whose owners are dead.
+    /// Makes `parent/name`, empty, and removes those beside it that are `akin` by their names and whose
+    /// owners are dead.
     ///
     /// # Errors
     /// An external error that names the directory; a permanent one when a living owner has it.
-    pub fn create(parent: &Path, name: &str, prefix: &str) -> Result<LockedDirectory> {
+    pub fn create(parent: &Path, name: &str, akin: impl Fn(&str) -> bool) -> Result<LockedDirectory> {
         let path = parent.join(name);
         let lock_path = parent.join(format!("{name}{LOCK_SUFFIX}"));
         let failed = |error: std::io::Error| {
             Error::external(format!("cannot make the directory {}", path.display())).caused_by(error)
         };
         fs::create_dir_all(parent).map_err(failed)?;
-        sweep(parent, prefix);
-        if File::open(&lock_path).is_ok_and(|lock| lock.try_lock().is_err()) {
+        sweep(parent, akin);
+        let is_held = |lock: File| matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+        if File::open(&lock_path).is_ok_and(is_held) {
             return Err(Error::external(format!("{} is in use", path.display())).permanent());
         }
         // Nobody ever sees it under its name and not locked: they would take its owner for dead.
         let unnamed = parent.join(format!(".{name}.new"));
         let lock = File::options().create(true).append(true).open(&unnamed).map_err(failed)?;
-        lock.lock().and_then(|()| fs::rename(&unnamed, &lock_path)).map_err(failed)?;
+        match lock.lock() {
+            Err(error) if error.kind() != ErrorKind::Unsupported => return Err(failed(error)),
+            _ => fs::rename(&unnamed, &lock_path).map_err(failed)?,
+        }
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => fs::create_dir(&path).map_err(failed)?,
         }
         Ok(LockedDirectory { path, lock_path, lock, keeps_files: false })
@@ -69,7 +74,7 @@ impl Drop for LockedDirectory {
         let removed =
             if self.keeps_files { fs::remove_dir(&self.path) } else { fs::remove_dir_all(&self.path) };
         match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 tracing::debug!(directory = %self.path.display(), %error, "left to the next owner's sweep");
             }
             // Whoever holds the lock of a removed file holds nothing.
@@ -80,11 +85,11 @@ impl Drop for LockedDirectory {
 }
 
 /// Removes the directories of dead owners. What cannot be removed costs nothing but space.
-fn sweep(parent: &Path, prefix: &str) {
+fn sweep(parent: &Path, akin: impl Fn(&str) -> bool) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let lock_path = entry.path();
         let name = lock_path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        let Some(name) = name.strip_suffix(LOCK_SUFFIX).filter(|name| name.starts_with(prefix)) else {
+        let Some(name) = name.strip_suffix(LOCK_SUFFIX).filter(|name| akin(name)) else {
             continue;
         };
         let Ok(lock) = File::open(&lock_path) else { continue };
@@ -93,7 +98,7 @@ fn sweep(parent: &Path, prefix: &str) {
         }
         let directory = parent.join(name);
         match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 tracing::debug!(directory = %directory.display(), %error, "cannot be swept");
             }
             _ => {
@@ -109,7 +114,7 @@ mod tests {
     use super::*;
 
     fn create(parent: &Path, name: &str) -> Result<LockedDirectory> {
-        LockedDirectory::create(parent, name, "job-")
+        LockedDirectory::create(parent, name, |name| name.starts_with("job-"))
     }
 
     /// What a killed process leaves: a directory, and a lock that nobody holds.
