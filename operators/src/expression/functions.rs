@@ -23,16 +23,6 @@ pub(super) struct Functions {
 
 impl Functions {
     pub(super) fn new(options: ConfigOptions) -> Functions {
-        let mut scalars = HashMap::new();
-        for function in all_default_functions() {
-            let names = function.aliases().iter().cloned().chain([function.name().to_string()]);
-            scalars.extend(names.map(|name| (name, Arc::clone(&function))));
-        }
-        let mut aggregates = HashMap::new();
-        for function in all_default_aggregate_functions() {
-            let names = function.aliases().iter().cloned().chain([function.name().to_string()]);
-            aggregates.extend(names.map(|name| (name, Arc::clone(&function))));
-        }
         Functions {
             options: Arc::new(options),
             planners: vec![
@@ -40,10 +30,24 @@ impl Functions {
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
             ],
-            scalars,
-            aggregates,
+            scalars: by_name(all_default_functions(), ScalarUDF::name, ScalarUDF::aliases),
+            aggregates: by_name(all_default_aggregate_functions(), AggregateUDF::name, AggregateUDF::aliases),
         }
     }
+}
+
+/// Functions by their names and aliases.
+fn by_name<F>(
+    functions: Vec<Arc<F>>,
+    name: fn(&F) -> &str,
+    aliases: fn(&F) -> &[String],
+) -> HashMap<String, Arc<F>> {
+    let mut named = HashMap::new();
+    for function in functions {
+        let names = aliases(&function).iter().cloned().chain([name(&function).to_string()]);
+        named.extend(names.map(|name| (name, Arc::clone(&function))));
+    }
+    named
 }
 
 impl ContextProvider for Functions {
