@@ -66,7 +66,7 @@ impl PlannedExpression {
                     text: text.clone(),
                 });
             }
-            let physical = session::physical(prepared, &df_schema)?;
+            let physical = session::physical(&prepared, &df_schema)?;
             let data_type = physical.data_type(schema).map_err(|error| session::explain(&error))?;
             let nullable = physical.nullable(schema).map_err(|error| session::explain(&error))?;
             Ok(PlannedExpression { work: Work::Compute(physical), data_type, nullable, text: text.clone() })

@@ -66,12 +66,9 @@ pub(super) fn prepare(expr: Expr, schema: &DFSchema) -> Result<Expr, String> {
 }
 
 /// Makes the physical expression of a prepared one.
-pub(super) fn physical(expr: Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, String> {
-    let coerced = simplifier(schema).coerce(expr, schema);
-    let planned = coerced.and_then(|expr| {
-        create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
-    });
-    planned.map_err(|error| explain(&error))
+pub(super) fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, String> {
+    create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+        .map_err(|error| explain(&error))
 }
 
 fn simplifier(schema: &DFSchema) -> ExprSimplifier {
