@@ -77,7 +77,7 @@ impl ClusterUnderTest for InMemory {
     }
 
     fn moment(&self) {
-        let now = thalweg_engine::runtime::Clock::now(&self.clock);
+        let now = thalweg_engine::runtime::Clock::monotonic(&self.clock);
         self.clock.advance_to(now + 10 * MILLI);
     }
 }

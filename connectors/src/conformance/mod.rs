@@ -1,10 +1,12 @@
-//! What every source, every sink and every way to Kafka owes, as suites that a new one passes before it lands. They
-//! call the engine's traits directly: no runtime, no thread, no clock.
+//! What every source, every sink and every way to Kafka owes, as suites that a new one passes before
+//! it lands. They call the engine's traits directly, without a runtime, a thread or a clock; only what
+//! takes a whole job (`restarts.rs`) runs one, in the simulator.
 //!
 //! A suite answers with an error that says what was broken, so that it can be used from any test.
 
 #[cfg(feature = "kafka")]
 pub mod kafka_client;
+pub mod restarts;
 pub mod sink;
 pub mod source;
 

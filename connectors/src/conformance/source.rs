@@ -1,6 +1,7 @@
 //! What every bounded source owes: a restore from any snapshot goes on exactly there, at any
 //! parallelism; splits that are given back go on exactly there; a split is reported finished once;
-//! batches have the schema, their runs add up, and they are of bounded rows and bytes (H8).
+//! batches have the schema, their runs add up, and they are of bounded rows and bytes (H8); what a
+//! discovery says twice counts once; and tasks may fail at any time (`restarts.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use thalweg_engine::source::{
 use thalweg_engine::time::Micros;
 use thalweg_engine::{Context, Result};
 
+use super::restarts::check_restarts;
 use super::{ComparableRow, broken, comparable_rows, ensure};
 
 /// A source that has not ended after so many polls never does.
@@ -65,7 +67,7 @@ impl SourceSuite {
             self.check_release(parallelism, &straight)
                 .context(|| format!("splits given back, parallelism {parallelism}"))?;
         }
-        Ok(())
+        check_restarts(&self.source)
     }
 
     fn check_restores(&self, parallelism: u32, restored: u32, straight: &Run<'_>) -> Result<()> {

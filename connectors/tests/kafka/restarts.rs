@@ -4,22 +4,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrow::array::{RecordBatch, StringViewArray};
 use thalweg_connectors::collect::Collected;
-use thalweg_connectors::kafka::MetadataColumn;
+use thalweg_connectors::conformance::comparable_rows;
+use thalweg_connectors::conformance::restarts::RestartSuite;
+use thalweg_connectors::format::Format;
+use thalweg_connectors::kafka::{Happening, MetadataColumn, SimulatedKafka, SimulatedRecord, Until};
 use thalweg_connectors::sink::StreamSink;
 use thalweg_engine::checkpoint::MemoryStorage;
-use thalweg_engine::cluster::{JobConfig, JobHandle, start};
+use thalweg_engine::cluster::{JobConfig, JobHandle, SeededOrder, start};
 use thalweg_engine::graph::Environment;
 use thalweg_engine::metrics::Registry;
-use thalweg_engine::runtime::ChannelBounds;
+use thalweg_engine::runtime::{ChannelBounds, ManualClock};
+use thalweg_engine::source::Source;
 use thalweg_engine::state::MapBackend;
-use thalweg_engine::time::{MILLI, WatermarkStrategy};
+use thalweg_engine::time::{MILLI, SECOND, WatermarkStrategy};
 use thalweg_testkit::{KafkaCluster, NewRecord, ProxyMode, eventually};
 
 use crate::driver::BOUND;
 use crate::failing::Failing;
 use crate::jobs::values;
-use crate::world::{numbered, topic, topology};
+use crate::text_format::Text;
+use crate::world::{TopologyOnDisk, numbered, topic, topology};
 
 fn wait(what: &str, mut done: impl FnMut() -> bool) {
     eventually(BOUND, what, || done().then_some(())).unwrap();
@@ -87,4 +93,48 @@ fn f4_f8_each_attempt_hears_of_every_cluster_before_the_first_checkpoint_and_in_
     assert_eq!(values(&collected), expected, "each row once");
     job.stop();
     job.wait().unwrap();
+}
+
+/// Two clusters that hold what they ever will; at times one of them is away at first, and comes back
+/// before, in or after a restart.
+fn clusters_in_memory(order: &mut SeededOrder, clock: &ManualClock) -> SimulatedKafka {
+    let kafka = SimulatedKafka::new(Arc::new(clock.clone()), order.next_u64());
+    for cluster in ["east", "west"] {
+        let happens = |happening| kafka.happens(&format!("{cluster}:1"), happening);
+        happens(Happening::TopicMade { topic: "restarts".into(), partitions: 2 });
+        for partition in 0..2 {
+            let record = |value: String| SimulatedRecord {
+                value: Some(value.into_bytes()),
+                ..SimulatedRecord::default()
+            };
+            let records = values_in_memory(cluster, partition).into_iter().map(record).collect();
+            happens(Happening::Written { topic: "restarts".into(), partition, records });
+        }
+    }
+    if order.below(2) == 0 {
+        kafka.happens("west:1", Happening::Goes);
+        kafka.will_happen(order.below(4 * SECOND as usize) as i64, "west:1", Happening::Returns);
+    }
+    kafka
+}
+
+fn values_in_memory(cluster: &str, partition: i32) -> Vec<String> {
+    numbered(&format!("{cluster}-{partition}"), 0..40)
+}
+
+#[test]
+fn f4_each_record_comes_once_whenever_tasks_fail_and_whether_or_not_a_cluster_is_away() {
+    let topology = TopologyOnDisk::new("restarts", &[("east", "east:1"), ("west", "west:1")]);
+    let make = |order: &mut SeededOrder, clock: &ManualClock| {
+        let kafka = clusters_in_memory(order, clock);
+        // Slowly, so that there are checkpoints meanwhile.
+        let source = topology.simulated(Text, &kafka).until(Until::Latest).rows_per_second(200);
+        Ok(Arc::new(source) as Arc<dyn Source>)
+    };
+    let all = ["east", "west"].map(|cluster| [0, 1].map(|partition| values_in_memory(cluster, partition)));
+    let values = StringViewArray::from_iter_values(all.iter().flatten().flatten());
+    let mut rows =
+        comparable_rows(&RecordBatch::try_new(Text.schema(), vec![Arc::new(values)]).unwrap()).unwrap();
+    rows.sort();
+    RestartSuite { make: &make, rows, is_seen_at_once: false, interval: 20 * MILLI }.check().unwrap();
 }

@@ -1,11 +1,11 @@
 //! The production source on clusters in memory, in whole simulated jobs: outages, crashes of the
-//! process, failing tasks, storage faults, retention, partitions that are added, a topic that is
-//! made anew. A failing seed is printed; `THALWEG_SEED=<seed> cargo test -p thalweg-connectors --test
+//! process, failing tasks, pauses, steps of the clock, silent discoveries, storage faults, retention,
+//! partitions that are added, a topic that is made anew. A failing seed is printed; `THALWEG_SEED=<seed> cargo test -p thalweg-connectors --test
 //! kafka simulated` replays it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use thalweg_connectors::collect::Collected;
 use thalweg_connectors::kafka::{
@@ -16,14 +16,14 @@ use thalweg_connectors::sink::StreamSink;
 use thalweg_engine::checkpoint::fault::FaultyStorage;
 use thalweg_engine::checkpoint::{JobLayout, MemoryStorage};
 use thalweg_engine::cluster::{
-    JobConfig, Outcome, RestartStrategy, SeededOrder, Simulated, SimulationSetup, simulate,
+    CrashAt, FaultCounts, JobConfig, Outcome, ProcessFaults, SeededFaults, SeededOrder, Simulated,
+    SimulationSetup, seeded_store_faults, simulate,
 };
 use thalweg_engine::graph::{Environment, Graph};
 use thalweg_engine::runtime::{ChannelBounds, ManualClock};
 use thalweg_engine::state::MapBackend;
 use thalweg_engine::time::{MILLI, Micros, SECOND, WatermarkStrategy};
 
-use crate::failing::Failing;
 use crate::jobs::values;
 use crate::text_format::Text;
 use crate::world::TopologyOnDisk;
@@ -34,6 +34,10 @@ const CLUSTERS: [&str; 3] = ["east", "west", "north"];
 const PARTITIONS: i32 = 2;
 /// What happens to the clusters is over by then.
 const PLANNED: Micros = 30 * SECOND;
+/// From one checkpoint to the next.
+const INTERVAL: Micros = 500 * MILLI;
+/// The process crashes within so many steps, and a task fails within as many.
+const STEPS: usize = 1_500;
 /// Long enough for the last run to read everything that is left.
 const LAST_STEPS: u64 = 8_000;
 
@@ -135,35 +139,16 @@ fn world(seed: u64, clock: &ManualClock) -> Plan {
     plan
 }
 
-/// Fails tasks now and then, until it is told not to.
-fn failing(seed: u64, failures: &Arc<AtomicU64>, calm: &Arc<AtomicBool>) -> Failing {
-    let (order, failures, calm) = (Mutex::new(SeededOrder::new(seed)), failures.clone(), calm.clone());
-    Failing::when(move || {
-        let fails = !calm.load(Ordering::Relaxed) && order.lock().unwrap().below(120) == 0;
-        failures.fetch_add(u64::from(fails), Ordering::Relaxed);
-        fails
-    })
-}
-
-fn graph(source: &KafkaSource, failing: &Failing, collected: &Collected) -> Graph {
+fn graph(source: &KafkaSource, collected: &Collected) -> Graph {
     let env = Environment::new();
     env.source(source.clone().metadata([MetadataColumn::Timestamp]))
         .watermarks("kafka_timestamp", WatermarkStrategy::bounded_out_of_order(0))
-        .apply(failing.clone())
         .sink(collected.exactly_once_sink())
         .uid("out");
     env.build().unwrap()
 }
 
-/// How often runs of all seeds were interrupted: the test is worth what these are.
-#[derive(Default)]
-struct Interruptions {
-    crashes: u64,
-    failures: Arc<AtomicU64>,
-    faults: Arc<AtomicU64>,
-}
-
-fn run(seed: u64, seen: &mut Interruptions) -> Result<(), String> {
+fn run(seed: u64, counts: &Arc<FaultCounts>) -> Result<(), String> {
     let mut order = SeededOrder::new(seed);
     let clock = ManualClock::new(0);
     let plan = world(seed, &clock);
@@ -177,37 +162,35 @@ fn run(seed: u64, seen: &mut Interruptions) -> Result<(), String> {
         .on_topic_recreated(OnTopicRecreated::Restart);
     let (collected, storage) = (Collected::new(), Arc::new(MemoryStorage::default()));
     let layout = JobLayout::new("simulated").unwrap();
-    let calm = Arc::new(AtomicBool::new(false));
-    let failing = failing(order.next_u64(), &seen.failures, &calm);
     let runs = 2 + order.below(4);
     for run in 0..=runs {
         let last = run == runs;
         if last {
-            calm.store(true, Ordering::Relaxed);
             // What happens to the clusters is over.
             clock.advance_to(PLANNED);
         }
-        let faulty = SeededOrder::new(order.next_u64());
-        let faults = faulty.faults(if last { 0 } else { order.below(60) }, seen.faults.clone());
+        let per_thousand = if last { 0 } else { order.below(60) };
+        let plan = seeded_store_faults(order.fork(), per_thousand, INTERVAL, clock.clone(), counts.clone());
+        let drawn = SeededFaults::new(order.fork(), STEPS, INTERVAL, counts.clone());
+        let faults: Box<dyn ProcessFaults> =
+            if last { Box::new(CrashAt(Some(LAST_STEPS))) } else { Box::new(drawn) };
         let local = tempfile::tempdir().unwrap();
         let setup = SimulationSetup {
             seed: order.next_u64(),
-            crash_at: Some(if last { LAST_STEPS } else { order.below(1_500) as u64 }),
+            faults,
             steps_max: u64::MAX,
             clock: clock.clone(),
-            storage: Arc::new(FaultyStorage::new(storage.clone(), layout.clone(), faults)),
+            storage: Arc::new(FaultyStorage::new(storage.clone(), layout.clone(), plan)),
             backend: Arc::new(MapBackend::new(local.path())),
             bounds: ChannelBounds { rows_max: 1 + order.below(300), bytes_max: 1 << 20 },
         };
         let mut config = JobConfig::new("simulated");
         config.parallelism = 1 + order.below(3) as u32;
         config.max_parallelism = 16;
-        config.coordinator.checkpoint_interval = 500 * MILLI;
-        config.coordinator.restart = RestartStrategy::FixedDelay { attempts: u32::MAX, delay: SECOND };
+        config.coordinator.checkpoint_interval = INTERVAL;
         config.orphan_grace = 0;
-        let graph = graph(&source, &failing, &collected);
-        match simulate(graph, config, setup).map_err(|error| error.to_string())? {
-            Simulated::Crashed => seen.crashes += u64::from(!last),
+        match simulate(graph(&source, &collected), config, setup).map_err(|error| error.to_string())? {
+            Simulated::Crashed => {}
             // A store that fails too often fails the job; whoever supervises it starts it again.
             Simulated::Ended(Outcome::Failed { .. }) if !last => {}
             Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
@@ -232,20 +215,24 @@ fn compare(found: &[String], due: &Due) -> Result<(), String> {
 
 #[test]
 fn f3_f4_f5_f9_each_record_comes_once_over_outages_crashes_failing_tasks_and_topics_made_anew() {
-    let mut seen = Interruptions::default();
+    let counts = Arc::new(FaultCounts::default());
     for seed in seeds() {
-        if let Err(error) = run(seed, &mut seen) {
+        if let Err(error) = run(seed, &counts) {
             panic!(
                 "seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test -p thalweg-connectors --test kafka"
             );
         }
     }
+    println!("{counts}");
     if std::env::var("THALWEG_SEED").is_err() {
-        let (failures, faults) = (seen.failures.load(Ordering::Relaxed), seen.faults.load(Ordering::Relaxed));
-        let crashes = seen.crashes;
-        assert!(
-            crashes > 100 && failures > 50 && faults > 100,
-            "{crashes} crashes, {failures} failures, {faults} faults: too few to prove anything"
-        );
+        let least = [
+            (&counts.crashes, 100),
+            (&counts.task_failures, 50),
+            (&counts.clock_steps, 30),
+            (&counts.looks, 30),
+            (&counts.store_faults, 100),
+        ];
+        let proves = least.into_iter().all(|(count, least)| count.load(Ordering::Relaxed) > least);
+        assert!(proves, "{counts}: too few to prove anything");
     }
 }

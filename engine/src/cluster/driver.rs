@@ -244,6 +244,11 @@ impl JobDriver {
         self.coordinator.as_ref().map_or(0, Coordinator::restarts)
     }
 
+    /// The newest checkpoint that is published.
+    pub fn last_published(&self) -> Option<CheckpointId> {
+        self.coordinator.as_ref().and_then(Coordinator::last_published)
+    }
+
     /// The checkpoint that the job was started from.
     pub fn started_from(&self) -> Option<StartedFrom> {
         self.started_from.flatten()
@@ -305,6 +310,12 @@ impl JobDriver {
             }
         }
         sources
+    }
+
+    /// Has the discoveries that are not looking look at once.
+    pub fn look_again(&mut self, now: Micros) {
+        let waiting = self.looks.values_mut().filter_map(|look| look.next_at.as_mut());
+        waiting.for_each(|at| *at = now);
     }
 
     /// Starts the discoveries that are due.

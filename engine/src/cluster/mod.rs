@@ -29,6 +29,9 @@ pub use embedded::{JobConfig, JobHandle, JobSummary, StartedFrom, start};
 pub use messages::{Cause, FromTask, TaskBlame, TaskId, ToTask};
 pub use outlook::outlook;
 pub use restart::{Failure, RestartDecision, RestartHistory, RestartStrategy};
-pub use simulation::{SeededOrder, Simulated, SimulationSetup, simulate};
+pub use simulation::{
+    CrashAt, FaultCounts, Moment, ProcessFault, ProcessFaults, SeededFaults, SeededOrder, Simulated,
+    SimulatedJob, SimulationSetup, WorkFault, holds_only_what_is_named, seeded_store_faults, simulate,
+};
 pub use source_coordinator::SourceRole;
 pub use store_wait::{Rarely, StoreDecision, StoreWait};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use thalweg_engine::checkpoint::log::read_log;
 use thalweg_engine::checkpoint::{JobLayout, Manifest, MemoryStorage};
-use thalweg_engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate, start};
+use thalweg_engine::cluster::{
+    CrashAt, JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate, start,
+};
 use thalweg_engine::graph::Uid;
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::runtime::{ChannelBounds, ManualClock};
@@ -55,7 +57,7 @@ fn checkpoints_go_on_behind_the_end_of_one_source_and_the_last_rows_are_committe
             config.parallelism = 1 + order.below(3) as u32;
             let setup = SimulationSetup {
                 seed: order.next_u64(),
-                crash_at,
+                faults: Box::new(CrashAt(crash_at)),
                 steps_max: 200_000,
                 clock: clock.clone(),
                 storage: storage.clone(),

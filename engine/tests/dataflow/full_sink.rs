@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thalweg_engine::checkpoint::MemoryStorage;
-use thalweg_engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
+use thalweg_engine::cluster::{
+    CrashAt, JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate,
+};
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::runtime::{ChannelBounds, ManualClock};
 use thalweg_engine::state::MapBackend;
@@ -44,7 +46,7 @@ fn run(seed: u64) -> Result<bool, String> {
     for run in 0.. {
         let setup = SimulationSetup {
             seed: order.next_u64(),
-            crash_at: (run < 1).then(|| order.below(4_000) as u64),
+            faults: Box::new(CrashAt((run < 1).then(|| order.below(4_000) as u64))),
             steps_max: 400_000,
             clock: clock.clone(),
             storage: storage.clone(),

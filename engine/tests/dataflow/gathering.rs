@@ -10,12 +10,12 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use thalweg_engine::Result;
 use thalweg_engine::checkpoint::{CheckpointId, MemoryStorage};
-use thalweg_engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
+use thalweg_engine::cluster::{FaultCounts, JobConfig, Outcome, SeededOrder, SimulatedJob};
 use thalweg_engine::graph::Stream;
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema};
-use thalweg_engine::runtime::{ChannelBounds, ManualClock};
+use thalweg_engine::runtime::ChannelBounds;
 use thalweg_engine::state::{MapBackend, StateIdentity};
 use thalweg_engine::time::{MILLI, Micros, Watermark};
 
@@ -202,22 +202,12 @@ fn config(parallelism: u32) -> JobConfig {
     config
 }
 
-fn run(seed: u64, seen: &Seen) -> std::result::Result<(), String> {
+fn run(seed: u64, seen: &Seen, counts: &Arc<FaultCounts>) -> std::result::Result<(), String> {
     let mut order = SeededOrder::new(seed ^ 0x9a7);
     let rows = (0..1 + order.below(3)).map(|_| 100 + order.below(300) as i64).collect();
     let source = Numbers { rows, rows_per_poll: 1 + order.below(8) as i64 };
-    let ledger = Ledger::default();
-    let (storage, clock) = (Arc::new(MemoryStorage::default()), ManualClock::new(0));
-    for run in 0.. {
-        let setup = SimulationSetup {
-            seed: order.next_u64(),
-            crash_at: (run < 3).then(|| order.below(2_000) as u64),
-            steps_max: 400_000,
-            clock: clock.clone(),
-            storage: storage.clone(),
-            backend: Arc::new(MapBackend::default()),
-            bounds: ChannelBounds { rows_max: 1 + order.below(50), bytes_max: 1 << 20 },
-        };
+    let (ledger, local) = (Ledger::default(), tempfile::tempdir().unwrap());
+    let graph = |order: &mut SeededOrder| {
         let mut gather = || Gather {
             delay: order.below(3_000) as Micros,
             waits: order.below(3),
@@ -237,13 +227,18 @@ fn run(seed: u64, seen: &Seen) -> std::result::Result<(), String> {
                 .apply(NeverLate)
                 .uid("b")
         };
-        let graph = keyed_count_through(source.clone(), through, Arc::new(ledger.clone()));
-        match simulate(graph, config(1 + order.below(3) as u32), setup).map_err(|error| error.to_string())? {
-            Simulated::Crashed => continue,
-            Simulated::Ended(Outcome::Completed) => break,
-            Simulated::Ended(other) => return Err(format!("ended with {other:?}")),
-        }
-    }
+        Ok(keyed_count_through(source.clone(), through, Arc::new(ledger.clone())))
+    };
+    let job = SimulatedJob {
+        name: "gathering",
+        graph: &graph,
+        interval: 5 * MILLI,
+        steps: 2_000,
+        faults_per_thousand: 20,
+        local: local.path(),
+        counts,
+    };
+    job.run(seed).map_err(|error| error.to_string())?;
     match ledger.rows() == expected(&[&source]) {
         true => Ok(()),
         false => Err("not exactly once".into()),
@@ -252,9 +247,9 @@ fn run(seed: u64, seen: &Seen) -> std::result::Result<(), String> {
 
 #[test]
 fn rows_under_way_are_overtaken_by_no_watermark_and_no_barrier() {
-    let seen = Seen::default();
+    let (seen, counts) = (Seen::default(), Arc::new(FaultCounts::default()));
     for seed in seeds().into_iter().take(SEEDS) {
-        if let Err(error) = run(seed, &seen) {
+        if let Err(error) = run(seed, &seen, &counts) {
             panic!(
                 "seed {seed}: {error}; replay: THALWEG_SEED={seed} cargo test --workspace --test dataflow gathering"
             );

@@ -12,5 +12,3 @@ mod rescaled;
 mod silences;
 mod simulated;
 mod threaded;
-mod tidy;
-mod weather;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use thalweg_engine::checkpoint::log::read_log;
 use thalweg_engine::checkpoint::{CheckpointStorage, JobLayout, MemoryStorage};
 use thalweg_engine::cluster::{
-    JobConfig, JobHandle, Outcome, SeededOrder, Simulated, SimulationSetup, simulate, start,
+    CrashAt, JobConfig, JobHandle, Outcome, SeededOrder, Simulated, SimulationSetup,
+    holds_only_what_is_named, simulate, start,
 };
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::runtime::{ChannelBounds, ManualClock};
@@ -14,7 +15,6 @@ use thalweg_engine::state::{MapBackend, RocksBackend, RocksConfig, StateBackend}
 use thalweg_engine::time::MILLI;
 
 use crate::job::{Ledger, Numbers, expected, keyed_count};
-use crate::tidy::holds_only_what_is_named;
 
 const SEEDS: u64 = 30;
 /// What the job runs at, one after the other.
@@ -53,7 +53,7 @@ fn counts_go_on_at_three_tasks_from_two_and_at_one_from_three() {
             let last = run == PARALLELISMS.len() - 1;
             let setup = SimulationSetup {
                 seed: order.next_u64(),
-                crash_at: (!last).then(|| 900 + order.below(600) as u64),
+                faults: Box::new(CrashAt((!last).then(|| 900 + order.below(600) as u64))),
                 steps_max: 200_000,
                 clock: clock.clone(),
                 storage: storage.clone(),
@@ -69,7 +69,7 @@ fn counts_go_on_at_three_tasks_from_two_and_at_one_from_three() {
             );
         }
         assert_eq!(ledger.rows(), expected(&[&source]), "seed {seed}");
-        holds_only_what_is_named(&*storage, "count").unwrap();
+        holds_only_what_is_named(&*storage, &JobLayout::new("count").unwrap()).unwrap();
     }
 }
 
@@ -109,5 +109,5 @@ fn h1_so_they_do_on_threads_and_rocksdb_each_on_a_disk_of_its_own() {
         assert_eq!(job.wait().unwrap().outcome, wanted, "parallelism {parallelism}");
     }
     assert_eq!(ledger.rows(), expected(&[&source]));
-    holds_only_what_is_named(&*storage, "count").unwrap();
+    holds_only_what_is_named(&*storage, &JobLayout::new("count").unwrap()).unwrap();
 }

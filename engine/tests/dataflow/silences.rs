@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMicrosecondType};
 use thalweg_engine::checkpoint::{CheckpointId, MemoryStorage};
-use thalweg_engine::cluster::{JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate};
+use thalweg_engine::cluster::{
+    CrashAt, JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate,
+};
 use thalweg_engine::graph::{Environment, Graph, Partitioner, Stream};
 use thalweg_engine::operator::*;
 use thalweg_engine::record::{Batch, EdgeSchema, time_type};
@@ -208,7 +210,7 @@ impl OperatorFactory for Slow {
 
 impl Operator for Slow {
     fn process(&mut self, _: usize, batch: Batch, cx: &mut OperatorContext<'_>) -> Result<Step> {
-        self.clock.advance_to(self.clock.now() + self.delay);
+        self.clock.advance_to(self.clock.monotonic() + self.delay);
         cx.emit(batch);
         Ok(Step::Done)
     }
@@ -357,7 +359,7 @@ fn run_to_end(graph: Graph, seed: u64, parallelism: u32, clock: ManualClock, bou
     config.coordinator.checkpoint_interval = 20 * MILLI;
     let setup = SimulationSetup {
         seed,
-        crash_at: None,
+        faults: Box::new(CrashAt(None)),
         steps_max: 400_000,
         clock,
         storage: Arc::new(MemoryStorage::default()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thalweg::engine::checkpoint::log::read_log;
 use thalweg::engine::checkpoint::{CheckpointStorage, JobLayout, Manifest, MemoryStorage};
-use thalweg::engine::cluster::{JobConfig, Outcome, Simulated, SimulationSetup, simulate};
+use thalweg::engine::cluster::{CrashAt, JobConfig, Outcome, Simulated, SimulationSetup, simulate};
 use thalweg::engine::runtime::{ChannelBounds, ManualClock};
 use thalweg::engine::state::{RocksBackend, RocksConfig};
 use thalweg::prelude::*;
@@ -15,7 +15,7 @@ fn run(input: &Input, storage: &Arc<MemoryStorage>, crash_at: Option<u64>, older
     let local = tempfile::tempdir().unwrap();
     let setup = SimulationSetup {
         seed: 7,
-        crash_at,
+        faults: Box::new(CrashAt(crash_at)),
         steps_max: 1_000_000,
         clock: ManualClock::new(0),
         storage: storage.clone(),

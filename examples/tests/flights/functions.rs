@@ -1,5 +1,5 @@
 //! Whole jobs of two-input and broadcast process functions, and on a retract edge: simulated over
-//! crashes, storage faults and rescaling, against a plain loop.
+//! crashes, failing tasks, storage faults and rescaling, against a plain loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Int8Type, Int64Type};
+use thalweg::engine::cluster::FaultCounts;
 use thalweg::engine::record::{EdgeSchema, Mode, OP_COLUMN};
 use thalweg::engine::source::{Discovery, Enumerator, ReaderOpenContext, Source, SourceReader};
 use thalweg::engine::state::StateIdentity;
 use thalweg::prelude::*;
 
-use crate::simulated::{Interruptions, run_interrupted};
+use crate::simulated::run_disturbed;
 
 const SEEDS: u64 = 30;
 const USERS: i64 = 17;
@@ -61,16 +62,17 @@ fn stream<T: Record>(env: &Environment, rows: &[T], uid: &str) -> Stream {
 /// Runs the job over all seeds; `rows` are what it must deliver, each exactly once.
 fn delivers(job: &str, graph: impl Fn(&Collected) -> Graph, mut rows: Vec<Vec<i64>>) {
     rows.sort();
-    let mut seen = Interruptions::default();
+    let counts = Arc::new(FaultCounts::default());
     for seed in 0..SEEDS {
         let found = Collected::new();
-        if let Err(error) = run_interrupted(job, seed, &|| graph(&found), &mut seen) {
+        if let Err(error) = run_disturbed(job, seed, &|| graph(&found), &counts) {
             panic!("{job}, seed {seed}: {error}");
         }
         assert_eq!(sorted_rows(&found), rows, "{job}, seed {seed}");
     }
-    let faults = seen.faults.load(Ordering::Relaxed);
-    assert!(seen.crashes > 20 && faults > 50, "{} crashes, {faults} faults prove little", seen.crashes);
+    let least = [(&counts.crashes, 20), (&counts.task_failures, 20), (&counts.store_faults, 50)];
+    let proves = least.into_iter().all(|(count, least)| count.load(Ordering::Relaxed) > least);
+    assert!(proves, "{counts}: they prove little");
 }
 
 /// The rows of 64-bit columns.

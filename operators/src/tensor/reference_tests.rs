@@ -269,6 +269,18 @@ fn a_file_is_read_again_when_its_time_or_length_is_another_or_it_is_new() {
 }
 
 #[test]
+fn a_file_is_looked_at_when_the_clock_was_set_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("topics.safetensors");
+    write(&path, 7);
+    let watch = ReferenceWatch::open(&graph(), &[("topics".into(), watched(&path))]).unwrap();
+    watch.look(1_000 * LOOKED, true).unwrap();
+    write(&path, 8);
+    watch.look(LOOKED, true).unwrap();
+    assert_eq!(watch.latest().matrices[0].ids()[0], 8);
+}
+
+#[test]
 fn a_file_of_a_model_that_need_not_be_there_may_be_missing_but_not_unreachable() {
     let cache = tempfile::tempdir().unwrap();
     let options = thalweg_engine::checkpoint::StoreOptions::from_environment();

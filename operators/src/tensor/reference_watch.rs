@@ -218,7 +218,8 @@ impl ReferenceWatch {
         {
             let mut state = self.state.lock();
             let interval = self.interval().unwrap_or(Micros::MAX);
-            let is_fresh = state.looked_at.is_some_and(|at| now - at < interval);
+            // One that lies ahead was before the clock was set back.
+            let is_fresh = state.looked_at.is_some_and(|at| (0..interval).contains(&(now - at)));
             if state.is_loading || is_fresh {
                 return Ok(());
             }

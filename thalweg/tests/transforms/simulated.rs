@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use thalweg::engine::checkpoint::fault::FaultyStorage;
 use thalweg::engine::checkpoint::{JobLayout, MemoryStorage};
 use thalweg::engine::cluster::{
-    JobConfig, Outcome, SeededOrder, Simulated, SimulationSetup, simulate, start,
+    CrashAt, FaultCounts, JobConfig, Outcome, ProcessFaults, SeededFaults, SeededOrder, Simulated,
+    SimulationSetup, seeded_store_faults, simulate, start,
 };
 use thalweg::engine::metrics::Registry;
 use thalweg::engine::runtime::{ChannelBounds, ManualClock};
@@ -29,9 +30,8 @@ const JOB: &str = "transforms";
 /// What happened over all seeds: the test is worth what these are.
 #[derive(Default)]
 struct Seen {
-    crashes: u32,
+    counts: Arc<FaultCounts>,
     rescaled: u32,
-    faults: Arc<AtomicU64>,
     changes: Changes,
     /// Restores whose version was gone, and said so.
     lost: u32,
@@ -175,12 +175,15 @@ impl Run<'_> {
         let quiet = self.number >= QUIET_FROM;
         let interval = (2 + order.below(12) as Micros) * MILLI;
         let per_thousand = if quiet { 0 } else { order.below(90) };
-        let plan = SeededOrder::new(order.next_u64()).faults(per_thousand, seen.faults.clone());
+        let (clock, counts) = (self.clock.clone(), seen.counts.clone());
+        let plan = seeded_store_faults(order.fork(), per_thousand, interval, clock, counts.clone());
+        let drawn = SeededFaults::new(order.fork(), 1_100, interval, counts);
+        let faults: Box<dyn ProcessFaults> = if quiet { Box::new(CrashAt(None)) } else { Box::new(drawn) };
         let layout = JobLayout::new(JOB).unwrap();
         let state = self.site.at(&format!("state-{}", self.number));
         let setup = SimulationSetup {
             seed: order.next_u64(),
-            crash_at: (!quiet).then(|| 100 + order.below(1_000) as u64),
+            faults,
             steps_max: 300_000,
             clock: self.clock.clone(),
             storage: Arc::new(FaultyStorage::new(self.site.storage.clone(), layout, plan)),
@@ -233,11 +236,11 @@ fn run(
             }
         }
         match ended {
-            Simulated::Crashed => seen.crashes += 1,
+            Simulated::Crashed => {}
             Simulated::Ended(Outcome::Completed) => {
                 let answers = answers(&out);
                 compare(&answers, world, wanted, ordered)?;
-                let clock = thalweg::engine::runtime::Clock::now(&clock);
+                let clock = thalweg::engine::runtime::Clock::monotonic(&clock);
                 return Ok(Came { answers, trail: trail.from(0), clock });
             }
             // A store that fails too often fails the job; whoever supervises it starts it again.
@@ -326,7 +329,7 @@ fn undisturbed(world: &Arc<World>) -> Vec<Answer> {
     let graph = job.graph(world, &Gathering::drawn(&mut SeededOrder::new(1), true), usize::MAX);
     let setup = SimulationSetup {
         seed: 1,
-        crash_at: None,
+        faults: Box::new(CrashAt(None)),
         steps_max: 300_000,
         clock: ManualClock::new(0),
         storage: Arc::new(MemoryStorage::default()),
@@ -367,16 +370,15 @@ fn every_row_once_with_one_version_an_epoch_over_crashes_faults_rescaling_and_re
             assert!(came == again(&mut Seen::default()), "seed {seed} came to something else again");
         }
     }
-    let Seen { crashes, rescaled, faults, changes: Changes { in_the_middle, back }, lost } = seen;
-    let faults = faults.load(Ordering::Relaxed);
+    let Seen { counts, rescaled, changes: Changes { in_the_middle, back }, lost } = seen;
     let shown = format!(
-        "{crashes} crashes, {rescaled} rescaled, {faults} faults, {in_the_middle} reloads in the middle, {back} \
-         went back, {lost} lost"
+        "{counts}, {rescaled} rescaled, {in_the_middle} reloads in the middle, {back} went back, {lost} lost"
     );
     println!("{shown}");
     if std::env::var("THALWEG_SEED").is_err() {
-        let enough =
-            crashes > 90 && rescaled > 80 && faults > 200 && in_the_middle > 40 && back > 5 && lost > 4;
+        let least = [(&counts.crashes, 90), (&counts.task_failures, 90), (&counts.store_faults, 200)];
+        let enough = least.into_iter().all(|(count, least)| count.load(Ordering::Relaxed) > least);
+        let enough = enough && rescaled > 80 && in_the_middle > 40 && back > 5 && lost > 4;
         assert!(enough, "{shown}: too few to prove anything");
     }
 }

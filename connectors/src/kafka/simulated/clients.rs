@@ -76,7 +76,7 @@ struct SimulatedWatch {
 
 impl Watch for SimulatedWatch {
     fn turn(&mut self) {
-        let now = self.kafka.0.clock.now();
+        let now = self.kafka.0.clock.monotonic();
         if now < self.next_at || self.kafka.lock().order.below(LATE_LOOKS) == 0 {
             return;
         }

@@ -103,7 +103,7 @@ impl SimulatedKafka {
         self.lock().happens(bootstrap, happening);
     }
 
-    /// Something will happen at a time, in microseconds of the clock. What is planned for one time
+    /// Something will happen at a time, in microseconds of the clock's monotonic time. What is planned for one time
     /// comes about in the order in which it was planned.
     pub fn will_happen(&self, at: Micros, bootstrap: &str, happening: Happening) {
         let mut state = self.lock();
@@ -113,7 +113,7 @@ impl SimulatedKafka {
     /// The state as of now.
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.0.clock.now();
+        let now = self.0.clock.monotonic();
         while let Some(due) = state.planned.first_entry().filter(|planned| *planned.key() <= now) {
             for (bootstrap, happening) in due.remove() {
                 state.happens(&bootstrap, happening);
