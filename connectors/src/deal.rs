@@ -45,6 +45,11 @@ struct Known {
     /// look finds, or a snapshot of a version that forgot them.
     #[serde(default)]
     finished: Option<Vec<SplitState>>,
+    /// While the set is not known: splits that readers had all the same, for they were found by a look
+    /// of an earlier attempt. A look that finds them again finds nothing new, also when they are read
+    /// to the end by then and no reader's snapshot has them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    held: BTreeSet<SplitId>,
 }
 
 impl Known {
@@ -74,11 +79,10 @@ impl Known {
 /// A snapshot holds the splits that nobody has; a split that was dealt is in its reader's
 /// snapshot, or is finished. So a split that ends between the enumerator's snapshot and its
 /// reader's barrier is in the reader's alone, and is not read again. So is one that is found and
-/// dealt between the two: at a restore it is what it has read, not what the next look finds.
+/// dealt between the two: at a restore it is what it has read, not what the next look finds,
+/// whenever that comes.
 pub(crate) struct FixedSplits {
     known: Known,
-    /// What readers held in the checkpoint that is restored.
-    held: BTreeSet<SplitId>,
     parallelism: Option<u32>,
     weigh: Weigh,
     /// Makes the splits of a fresh start, given the number of readers; `None`: wait for a look.
@@ -118,15 +122,7 @@ impl FixedSplits {
             Some(bytes) => position::decode(bytes, "the enumerator's snapshot")?,
             None => Known::default(),
         };
-        Ok(FixedSplits {
-            known,
-            held: BTreeSet::new(),
-            parallelism: None,
-            weigh,
-            initial: None,
-            is_at_end: None,
-            read_discovered,
-        })
+        Ok(FixedSplits { known, parallelism: None, weigh, initial: None, is_at_end: None, read_discovered })
     }
 
     fn deal_unassigned(&mut self) -> Vec<EnumeratorAction> {
@@ -146,22 +142,25 @@ impl Enumerator for FixedSplits {
         match event {
             EnumeratorEvent::Started { parallelism, splits } => {
                 self.parallelism = Some(parallelism);
-                self.held = splits.iter().map(|split| split.id.clone()).collect();
+                let held: BTreeSet<_> = splits.iter().map(|split| split.id.clone()).collect();
                 self.known.unassigned.extend(splits);
                 if let Some(is_at_end) = &self.is_at_end {
-                    self.known.reopen(&self.held, is_at_end.as_ref());
+                    self.known.reopen(&held, is_at_end.as_ref());
+                }
+                if !self.known.complete {
+                    self.known.held.extend(held);
                 }
                 if let Some(initial) = self.initial.as_ref().filter(|_| !self.known.complete) {
                     self.known.unassigned.extend(initial(parallelism)?);
                     self.known.complete = true;
+                    self.known.held.clear();
                 }
                 Ok(self.deal_unassigned())
             }
             EnumeratorEvent::Discovered(found) if !self.known.complete => {
                 let found = (self.read_discovered)(&found)?;
-                self.known
-                    .unassigned
-                    .extend(found.into_iter().filter(|split| !self.held.contains(&split.id)));
+                let held = std::mem::take(&mut self.known.held);
+                self.known.unassigned.extend(found.into_iter().filter(|split| !held.contains(&split.id)));
                 self.known.complete = true;
                 Ok(self.deal_unassigned())
             }
@@ -300,6 +299,19 @@ mod tests {
         let old = [&[1][..], br#"{"complete":true,"unassigned":[]}"#].concat();
         let mut restored = FixedSplits::configured(Some(&old), weigh, initial, to(9)).unwrap();
         assert_eq!(restored.handle(started()).unwrap(), [EnumeratorAction::NoMoreSplits]);
+    }
+
+    #[test]
+    fn a_split_that_was_read_to_its_end_before_the_next_look_is_not_dealt_again() {
+        let read = |_: &[u8]| Ok(vec![split("a", 1), split("b", 1)]);
+        let before_the_look = FixedSplits::discovered(None, weigh, read).unwrap().snapshot();
+        let mut second = FixedSplits::discovered(Some(&before_the_look), weigh, read).unwrap();
+        second.handle(EnumeratorEvent::Started { parallelism: 1, splits: vec![split("b", 7)] }).unwrap();
+        second.handle(EnumeratorEvent::Finished { subtask: 0, split: split("b", 9) }).unwrap();
+        let mut third = FixedSplits::discovered(Some(&second.snapshot()), weigh, read).unwrap();
+        third.handle(EnumeratorEvent::Started { parallelism: 1, splits: vec![] }).unwrap();
+        let actions = third.handle(EnumeratorEvent::Discovered(Vec::new())).unwrap();
+        assert_eq!(assigned(&actions), [(0, vec![split("a", 1)])]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::collect::Collected;
 use crate::sink::StreamSink;
 
 /// Orders that each kind of failure is tried in.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 6;
 /// A run of more steps is stuck.
 const STEPS_MAX: u64 = 2_000_000;
 /// A look that is waited for ends within this: before a restart, in its delay, or after it.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clock_steps;
 mod ends;
 mod fenced;
 mod full_sink;

@@ -56,6 +56,7 @@ fn every_count_is_delivered_exactly_once_and_no_file_leaks_whatever_befalls_proc
             (&counts.task_failures, 200),
             (&counts.stalls, 100),
             (&counts.pauses, 100),
+            (&counts.clock_steps, 100),
             (&counts.late_work, 200),
             (&counts.store_faults, 1_000),
             (&counts.refusals, 100),

@@ -12,6 +12,10 @@ use crate::over_seeds;
 use crate::readings::{Kind, OUT_OF_ORDER, Outputs, Reading, drawn, generator, job, rows_of};
 
 const SEEDS: u64 = 60;
+/// A process crashes within so many steps, and a task fails within as many.
+const STEPS: usize = 700;
+/// Those of a job on files: a reader takes a file in few steps.
+const FILE_STEPS: usize = 250;
 
 /// A source of some kind, and its rows.
 type Drawn = (Arc<dyn Source>, Vec<Reading>);
@@ -46,6 +50,7 @@ fn generated(order: &mut SeededOrder, _: &Path) -> Drawn {
 
 fn run(
     seed: u64,
+    steps: usize,
     source: impl Fn(&mut SeededOrder, &Path) -> Drawn,
     counts: &Arc<FaultCounts>,
 ) -> std::result::Result<(), String> {
@@ -64,7 +69,7 @@ fn run(
         name: "readings",
         graph: &graph,
         interval: 3 * MILLI,
-        steps: 700,
+        steps,
         faults_per_thousand: 60,
         local: local.path(),
         counts,
@@ -76,16 +81,16 @@ fn run(
 #[test]
 fn files_are_read_once_whatever_befalls_process_store_and_discovery() {
     let test = "files_are_read_once";
-    let counts = over_seeds(SEEDS, test, |seed, counts| run(seed, files, counts));
+    let counts = over_seeds(SEEDS, test, |seed, counts| run(seed, FILE_STEPS, files, counts));
     assert!(counts.looks.load(Ordering::Relaxed) > 20 || std::env::var("THALWEG_SEED").is_ok(), "{counts}");
 }
 
 #[test]
 fn rows_in_memory_are_read_once_whatever_befalls_process_and_store() {
-    over_seeds(SEEDS, "rows_in_memory", |seed, counts| run(seed, in_memory, counts));
+    over_seeds(SEEDS, "rows_in_memory", |seed, counts| run(seed, STEPS, in_memory, counts));
 }
 
 #[test]
 fn generated_rows_are_read_once_whatever_befalls_process_and_store() {
-    over_seeds(SEEDS, "generated_rows", |seed, counts| run(seed, generated, counts));
+    over_seeds(SEEDS, "generated_rows", |seed, counts| run(seed, STEPS, generated, counts));
 }
