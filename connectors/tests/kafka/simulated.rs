@@ -148,7 +148,7 @@ fn world(seed: u64, clock: &ManualClock) -> Plan {
 /// Every other pair of seeds has no pauses and no silent discovery, so that a topic made anew is seen in
 /// time.
 fn is_prompt(seed: u64) -> bool {
-    seed / 2 % 2 == 0
+    (seed / 2).is_multiple_of(2)
 }
 
 /// Faults without what makes a process or a discovery late.

@@ -85,9 +85,10 @@ impl SimulatedJob<'_> {
                 Simulated::Ended(Outcome::Completed) => {
                     return holds_only_what_is_named(storage.as_ref(), &JobLayout::new(self.name)?);
                 }
-                // A store that refuses everything at the start fails the job; whoever supervises it
-                // starts it again.
-                Simulated::Ended(Outcome::Failed { .. }) if disturbed => {}
+                // A store that refuses everything at the start fails the job, and one of its threads
+                // may get no processor for longer than a cancelled task is waited for; whoever
+                // supervises it starts it again.
+                Simulated::Ended(Outcome::Failed { .. } | Outcome::Stuck { .. }) if disturbed => {}
                 Simulated::Ended(other) => return Err(Error::internal(format!("ended with {other:?}"))),
             }
         }
