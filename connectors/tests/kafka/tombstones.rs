@@ -15,7 +15,7 @@ use thalweg_connectors::kafka::{
 use thalweg_connectors::sink::StreamSink;
 use thalweg_engine::Result;
 use thalweg_engine::checkpoint::MemoryStorage;
-use thalweg_engine::cluster::{JobConfig, Outcome, Simulated, SimulationSetup, simulate, start};
+use thalweg_engine::cluster::{CrashAt, JobConfig, Outcome, Simulated, SimulationSetup, simulate, start};
 use thalweg_engine::graph::Environment;
 use thalweg_engine::metrics::Registry;
 use thalweg_engine::record::Mode;
@@ -67,7 +67,7 @@ fn rows(nullable: bool, options: impl FnOnce(KafkaSource) -> KafkaSource) -> Vec
     let local = tempfile::tempdir().unwrap();
     let setup = SimulationSetup {
         seed: 1,
-        crash_at: None,
+        faults: Box::new(CrashAt(None)),
         steps_max: 1_000_000,
         clock,
         storage: Arc::new(MemoryStorage::default()),

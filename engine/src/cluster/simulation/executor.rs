@@ -9,7 +9,9 @@ use super::faults::WorkFault;
 use super::post::Post;
 use crate::cluster::FromTask;
 use crate::operator::Waker;
-use crate::runtime::{Background, Job, Mailbox, OnPanic, Pool, Reports, Task, TaskPoll, TaskRunner, TaskSlot};
+use crate::runtime::{
+    Background, Job, Mailbox, OnPanic, Pool, Reports, Task, TaskPoll, TaskRunner, TaskSlot,
+};
 use crate::time::Micros;
 use crate::{Error, Result};
 

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::executor::{Tasks, Work};
-use self::post::Post;
 pub use self::faults::{CrashAt, Moment, ProcessFault, ProcessFaults, WorkFault};
+use self::post::Post;
 pub use self::seeded_faults::{FaultCounts, SeededFaults, seeded_store_faults};
 pub use self::seeded_order::SeededOrder;
 pub use self::simulated_job::{SimulatedJob, holds_only_what_is_named};
