@@ -2,6 +2,8 @@
 //! background, commits, runs discoveries. A state machine itself, polled by a thread or by the
 //! simulator; it never blocks.
 
+mod store_work;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +12,11 @@ use parking_lot::Mutex;
 
 use super::claim::Claim;
 use super::coordinator::Coordinator;
-use super::decision::{Action, CheckpointContent, Event, Outcome};
+use super::decision::{Action, Event, Outcome};
 use super::deployment::{Deployment, TaskHandle, roles};
 use super::driver_metrics::DriverMetrics;
 use super::end_report::{EndReport, in_words};
-use super::job_store::{JobStore, Publication, RestoredCheckpoint};
+use super::job_store::{JobStore, RestoredCheckpoint};
 use super::{Cause, FromTask, JobConfig, SourceRole, StartedFrom, TaskBlame, TaskId};
 use crate::checkpoint::log::Writer;
 use crate::checkpoint::{CheckpointId, CheckpointStorage, Manifest};
@@ -22,7 +24,7 @@ use crate::graph::{Graph, NodeKind, Plan, Uid};
 use crate::metrics::{MetricScope, Registry};
 use crate::operator::Waker;
 use crate::runtime::{Background, ChannelBounds, Clock, Pool, TaskEnvironment, TaskRunner};
-use crate::sink::{Committable, Committer};
+use crate::sink::Committer;
 use crate::source::Discovery;
 use crate::state::StateBackend;
 use crate::time::Micros;
@@ -431,75 +433,6 @@ impl JobDriver {
         self.tasks = deployment.start(attempt, self.manifest.as_ref(), self.runner.as_mut());
     }
 
-    fn publish(&mut self, content: CheckpointContent) {
-        self.publishing_since = self.environment.clock.monotonic();
-        let store = self.store.clone();
-        let parallelism = self.parallelism();
-        let checkpoint = content.checkpoint;
-        let publish = move || {
-            let publication = store.publish(content, parallelism);
-            published(&store, checkpoint, publication)
-        };
-        let store = self.store.clone();
-        self.background(&format!("publish {checkpoint}"), publish, move |error| {
-            published(&store, checkpoint, Publication::Failed(error))
-        });
-    }
-
-    fn settle(&mut self, checkpoint: CheckpointId) {
-        let store = self.store.clone();
-        let settle = move || {
-            let publication = store.settle().unwrap_or_else(|| {
-                Publication::Failed(Error::internal(format!("checkpoint {checkpoint} is not in doubt")))
-            });
-            published(&store, checkpoint, publication)
-        };
-        let store = self.store.clone();
-        self.background(&format!("settle {checkpoint}"), settle, move |error| {
-            published(&store, checkpoint, Publication::Failed(error))
-        });
-    }
-
-    fn tidy(&mut self) {
-        let (store, now) = (self.store.clone(), self.environment.clock.monotonic());
-        let tidied = || DriverEvent::Coordinator(Event::Tidied);
-        let tidy = move || {
-            store.tidy(now);
-            tidied()
-        };
-        self.background("tidy", tidy, move |_| tidied());
-    }
-
-    fn parallelism(&self) -> BTreeMap<Uid, u32> {
-        let chains = self.plan.chains.iter();
-        let nodes = chains.flat_map(|chain| chain.nodes.iter().map(|node| (node.0, chain.parallelism)));
-        nodes.map(|(node, parallelism)| (self.graph.nodes[node].uid.clone(), parallelism)).collect()
-    }
-
-    fn commit(&mut self, checkpoint: CheckpointId, committables: Vec<Committable>) {
-        let store = self.store.clone();
-        let committers = self.committers.clone();
-        let now = self.environment.clock.monotonic();
-        let (over, storage) = (self.over.clone(), self.environment.storage.clone());
-        let commit = move || {
-            let committed =
-                commit_all(&committers, committables, storage.as_ref(), &|| over.load(Ordering::Acquire))
-                    .and_then(|()| store.committed(checkpoint, now));
-            DriverEvent::Coordinator(match committed {
-                Ok(()) => Event::Committed(checkpoint),
-                Err(error) => {
-                    let cause = Cause::from(&error);
-                    Event::CommitFailed { checkpoint, fenced: store.is_fenced(), cause }
-                }
-            })
-        };
-        self.background(&format!("commit {checkpoint}"), commit, move |error| {
-            // A sink's own code panicked; what it has done, it may do again.
-            let cause = Cause { retryable: true, ..Cause::from(&error) };
-            DriverEvent::Coordinator(Event::CommitFailed { checkpoint, fenced: false, cause })
-        });
-    }
-
     /// Runs `job` in the background; what it answers is heard, or what `on_panic` makes of its panic.
     fn background(
         &self,
@@ -512,35 +445,4 @@ impl JobDriver {
         let on_panic = move |panic: String| after_panic.send(on_panic(Error::internal(panic)));
         self.environment.background.spawn(Pool::Coordinator, name, Box::new(job), Box::new(on_panic));
     }
-}
-
-fn published(store: &JobStore, checkpoint: CheckpointId, publication: Publication) -> DriverEvent {
-    DriverEvent::Coordinator(match publication {
-        Publication::Done(known) => Event::Published { checkpoint, known },
-        Publication::Failed(error) => {
-            Event::PublishFailed { checkpoint, fenced: store.is_fenced(), error: error.to_string() }
-        }
-        Publication::InDoubt(error) => Event::PublishInDoubt { checkpoint, error: error.to_string() },
-    })
-}
-
-fn commit_all(
-    committers: &BTreeMap<Uid, Arc<dyn Committer>>,
-    committables: Vec<Committable>,
-    storage: &dyn CheckpointStorage,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<()> {
-    let mut by_uid: BTreeMap<Uid, Vec<Committable>> = BTreeMap::new();
-    for committable in committables {
-        by_uid.entry(committable.uid.clone()).or_default().push(committable);
-    }
-    for (uid, committables) in by_uid {
-        let committer = committers.get(&uid).ok_or_else(|| {
-            Error::user(format!(
-                "the checkpoint holds uncommitted output of sink {uid}, which the job no longer has"
-            ))
-        })?;
-        committer.commit(&committables, storage, cancelled)?;
-    }
-    Ok(())
 }

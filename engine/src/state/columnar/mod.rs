@@ -27,6 +27,7 @@ mod index;
 mod key;
 mod layout;
 mod look_up;
+mod meta;
 mod slot_state;
 mod state;
 mod timers;

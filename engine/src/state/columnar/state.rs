@@ -15,6 +15,7 @@ use super::index::Index;
 use super::key::{ByteKeys, EncodedKeys, KeyCodec, Keys, Namespaced, StoreKeys, WordKeys};
 use super::layout::{ColumnarSpec, EPOCH_MASK, HEADER, Layout};
 use super::look_up::{Finder, NO_SLOT, Touched, blank};
+use super::meta::{MetaComparison, compare_meta};
 use super::slot_state::{Event, SlotState};
 use crate::metrics::Counter;
 use crate::operator::{OpenContext, OperatorSnapshot};
@@ -65,28 +66,6 @@ pub struct ColumnarState {
     read_keys: usize,
     /// Bytes of a value of the store, as the last read found them; `None` before the first.
     pub(super) stored_bytes: Option<usize>,
-}
-
-/// How what a handle says of its state compares with the job's.
-enum MetaComparison {
-    Same,
-    /// The same but for `describe_timers`.
-    OtherTimers,
-    Other,
-}
-
-fn compare_meta(held: &str, own: &str, timers: &str) -> MetaComparison {
-    if held == own {
-        return MetaComparison::Same;
-    }
-    let around = own.split_once(timers).filter(|_| !timers.is_empty());
-    let other = around.and_then(|(before, after)| held.strip_prefix(before)?.strip_suffix(after));
-    // Of the same form, and not some more of what stands around it.
-    let form = |text: &str| text.trim_end_matches(|c: char| c.is_ascii_digit()).to_string();
-    match other {
-        Some(other) if form(other) == form(timers) => MetaComparison::OtherTimers,
-        _ => MetaComparison::Other,
-    }
 }
 
 impl ColumnarState {
