@@ -6,7 +6,6 @@
 //! file before it links it under its name, so that nobody ever reads a torn entry.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,28 +56,19 @@ impl ObjectStoreStorage {
         ObjectStoreStorage { store, directory: None, timeout, part_bytes: PART_BYTES }
     }
 
-    /// Storage in a local directory, which is made when it is not there; those above it are not.
+    /// Storage in a local directory, which is made when it is not there; that is logged, for a
+    /// mistyped one begins a job anew.
     ///
     /// # Errors
-    /// A user error when the directory above is missing; an external one that names the directory.
+    /// An external error that names the directory.
     pub fn directory(directory: &Path, timeout: Duration) -> Result<ObjectStoreStorage> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             Error::external(format!("cannot use directory {} for checkpoints", directory.display()))
                 .caused_by(error)
         };
-        match std::fs::create_dir(directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let above = directory.parent().unwrap_or(directory);
-                return Err(Error::user(format!(
-                    "there is no directory {} to keep checkpoints in {}; a mistyped or unmounted one would \
-                     begin the job anew: make it if it is meant",
-                    above.display(),
-                    directory.display()
-                )));
-            }
-            Err(error) => return Err(failed(error.into())),
+        if !directory.exists() {
+            std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
+            tracing::info!(directory = %directory.display(), "made a directory for checkpoints: none was there");
         }
         let directory = std::fs::canonicalize(directory).map_err(|error| failed(error.into()))?;
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| failed(error.into()))?;
@@ -401,16 +391,6 @@ mod tests {
         File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
         ObjectStoreStorage::directory(directory.path(), TIMEOUT).unwrap();
         assert_eq!((old.exists(), fresh.exists()), (false, true));
-    }
-
-    #[test]
-    fn h6_a_directory_below_one_that_is_missing_is_refused_by_name_and_nothing_is_made() {
-        let directory = tempfile::tempdir().unwrap();
-        let mistyped = directory.path().join("chekpoints/prod");
-        let error = ObjectStoreStorage::directory(&mistyped, TIMEOUT).err().unwrap();
-        assert_eq!(error.blame(), crate::Blame::User, "{error}");
-        assert!(error.to_string().contains("there is no directory"), "{error}");
-        assert!(!mistyped.exists() && !directory.path().join("chekpoints").exists());
     }
 
     #[test]
