@@ -1,4 +1,4 @@
-//! How long a checkpoint store that does not answer is waited for, and how often that is said. Pure:
+//! How long a checkpoint store that does not answer is waited for, and how often that is said (H6). Pure:
 //! the time is a value.
 
 use super::restart::doubled;
