@@ -6,8 +6,8 @@ use crate::results::Row;
 use crate::sample::{Role, Sample};
 use crate::settings::Settings;
 use crate::{
-    checkpoint_pause, exchange, kafka_read, kafka_tumble, keyed_count, latency, passthrough, tensor_minilm,
-    tensor_normalise, tensor_operator, tensor_topk,
+    checkpoint_pause, exchange, kafka_read, kafka_tumble, keyed_count, latency, memory, passthrough,
+    tensor_minilm, tensor_normalise, tensor_operator, tensor_topk,
 };
 
 /// Rows of a throughput; most values have this unit.
@@ -65,6 +65,12 @@ pub static BENCHES: &[Bench] = &[
     bench("tensor_topk_cpu", tensor_topk::one, tensor_topk::rows),
     bench("tensor_normalise_cpu", tensor_normalise::one, tensor_normalise::rows),
     long(kafka(bench("latency", latency::one, latency::rows)), 1),
+    long(alone(bench("memory_long_values", memory::one_values, memory::rows)), 1),
+    long(alone(bench("memory_long_keys", memory::one_keys, memory::rows)), 1),
+    long(alone(bench("memory_kafka_away", memory::one_kafka_away, memory::rows)), 1),
+    long(alone(bench("memory_prism_away", memory::one_prism_away, memory::rows)), 1),
+    long(alone(bench("memory_parquet", memory::one_parquet, memory::rows)), 1),
+    long(alone(bench("memory_small_files", memory::one_small_files, memory::rows)), 1),
 ];
 
 /// The one row of most benchmarks: events per core-second of both sides.

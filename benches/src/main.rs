@@ -15,6 +15,7 @@ mod kafka_tumble;
 mod kafka_world;
 mod keyed_count;
 mod latency;
+mod memory;
 mod passthrough;
 mod peers;
 mod pump;

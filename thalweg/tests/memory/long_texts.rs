@@ -147,6 +147,34 @@ fn h8_long_texts_into_parquet_files() {
     assert_within(ended.resident_max, "parquet");
 }
 
+/// A text of four KiB for each key, or keyed by the text.
+const STATE: &str = "
+job: state
+memory: 256MiB
+checkpoint: {interval: 2s, store: file:checkpoints}
+sources:
+  rows:
+    kind: generator
+    rows: 100_000
+    columns:
+      id: {key: {cardinality: 1_000_000}}
+      text: {text: {min_bytes: 4096, max_bytes: 4096}}
+steps:
+  latest: {kind: aggregate, input: rows, key_by: KEY, aggregates: {n: AGGREGATE}}
+sinks:
+  out: {kind: blackhole, input: latest}
+";
+
+#[test]
+fn h8_long_values_and_long_keys_in_the_state_of_a_job() {
+    for (key, aggregate) in [("id", "max(text)"), ("text", "count()")] {
+        let directory = tempfile::tempdir().unwrap();
+        let ended = run(directory.path(), &STATE.replace("KEY", key).replace("AGGREGATE", aggregate));
+        assert!(ended.summary.contains("100000 rows read"), "{}", ended.summary);
+        assert_within(ended.resident_max, &format!("{aggregate} by {key}"));
+    }
+}
+
 /// One row a file.
 const SMALL_FILES: &str = "
 job: small
