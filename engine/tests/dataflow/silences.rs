@@ -345,7 +345,7 @@ fn a_stream_without_watermarks_does_not_hold_back_one_that_has_them() {
     let early = Arrivals { splits: vec![(0..60).map(|i| (i, i * MILLI)).collect()], rows_per_poll: 3 };
     let rules = Arrivals { splits: vec![vec![(0, 0), (1, 10 * MUCH_LATER)]], rows_per_poll: 1 };
     let env = Environment::new();
-    let rules = env.source(rules);
+    let rules = env.source(rules).uid("rules");
     timed(&env, &early).connect(&rules, Arc::new(seen.clone()), [None, Some(Partitioner::Broadcast)]);
     run_to_end(env.build().unwrap(), 3, 1, ManualClock::new(0), ChannelBounds::default());
     let watermarks = seen.0.lock().unwrap().watermarks.clone();
