@@ -13,9 +13,9 @@ use super::{DEBUG_TEXT_BYTES, SLACK_PERCENT, resident_max};
 
 /// The gateway's memory.
 const LIMIT_BYTES: u64 = 256 << 20;
-const CLIENTS: usize = 100;
+const CLIENTS: usize = 500;
 /// Calls of each client at once.
-const CALLS: usize = 2;
+const CALLS: usize = 1;
 /// How often a client tries again, and how long it waits before.
 const TRIES: usize = 300;
 const BACKOFF: Duration = Duration::from_millis(100);
