@@ -1,6 +1,6 @@
 //! The most memory that a job is ever seen with beside what it was given: long texts through a hash
 //! exchange into a sink that stands still, in keys and in values of state, into files, out of many
-//! small files. `thalweg/tests/memory.rs` holds smaller forms of the same to the bound.
+//! small files. `thalweg/tests/memory.rs` holds smaller forms of the same jobs to the bound.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,85 +23,49 @@ const LIMIT_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 const STILL: Duration = Duration::from_secs(5);
 const SMALL_FILES: usize = 10_000;
 
-/// Two million rows with a text of four KiB for a million keys, or keyed by the text.
-const STATE: &str = "
-job: state
-memory: 256MiB
-checkpoint: {interval: 2s, store: file:checkpoints}
-sources:
-  rows:
-    kind: generator
-    rows: 2_000_000
-    columns:
-      id: {key: {cardinality: 1_000_000}}
-      text: {text: {min_bytes: 4096, max_bytes: 4096}}
-steps:
-  latest: {kind: aggregate, input: rows, key_by: KEY, aggregates: {n: AGGREGATE}}
-sinks:
-  out: {kind: blackhole, input: latest}
-";
+/// Rows with a text of four KiB for a million keys, or keyed by the text.
+const STATE: &str = include_str!("../../thalweg/tests/memory/state.yaml");
 
 /// Long texts through a hash exchange.
-const EXCHANGED: &str = "
-job: texts
-memory: 256MiB
-parallelism: 2
-checkpoint: {interval: 1s, store: file:checkpoints}
-sources:
-  rows:
-    kind: generator
-    rows: 1_000_000
-    columns:
-      key: {key: {cardinality: 100}}
-      text: {text: {min_bytes: 4096, max_bytes: 4096}}
-steps:
-  latest: {kind: aggregate, input: rows, key_by: key, aggregates: {text: max(text)}}
-sinks:
-  out: {SINK, input: latest}
-";
+const EXCHANGED: &str = include_str!("../../thalweg/tests/memory/exchanged.yaml");
 
-const FILES: &str = "
-job: files
-memory: 256MiB
-parallelism: 2
-checkpoint: {interval: 1s, store: file:checkpoints}
-sources:
-  rows:
-    kind: file
-    path: in
-    format: json
-    schema: {n: int64 not null, text: string}
-steps:
-  counted: {kind: aggregate, input: rows, key_by: n, aggregates: {rows: count()}}
-sinks:
-  out: {kind: blackhole, input: counted}
-";
+/// Files of one row.
+const FILES: &str = include_str!("../../thalweg/tests/memory/small_files.yaml");
 
 /// A million values of 4 KiB.
 pub fn one_values(_: Role, _: &Settings) -> Result<Sample> {
-    to_the_end(&STATE.replace("KEY", "id").replace("AGGREGATE", "max(text)"), |_| Ok(()))
+    to_the_end(
+        &STATE.replace("ROWS", "2_000_000").replace("KEY", "id").replace("AGGREGATE", "max(text)"),
+        |_| Ok(()),
+    )
 }
 
 /// Two million keys of 4 KiB.
 pub fn one_keys(_: Role, _: &Settings) -> Result<Sample> {
-    to_the_end(&STATE.replace("KEY", "text").replace("AGGREGATE", "count()"), |_| Ok(()))
+    to_the_end(
+        &STATE.replace("ROWS", "2_000_000").replace("KEY", "text").replace("AGGREGATE", "count()"),
+        |_| Ok(()),
+    )
 }
 
 /// Before a Kafka sink whose broker is down.
 pub fn one_kafka_away(_: Role, _: &Settings) -> Result<Sample> {
     let sink = "kind: kafka, bootstrap_servers: '127.0.0.1:1', topic: t, format: json, key: key";
-    until_still(&EXCHANGED.replace("SINK", sink))
+    until_still(&EXCHANGED.replace("ROWS", "1_000_000").replace("SINK", sink))
 }
 
 /// Before a Prism gateway that is down.
 pub fn one_prism_away(_: Role, _: &Settings) -> Result<Sample> {
     let sink = "kind: prism, endpoint: 'http://127.0.0.1:1', topic: t, format: json, key: key";
-    until_still(&EXCHANGED.replace("SINK", sink))
+    until_still(&EXCHANGED.replace("ROWS", "1_000_000").replace("SINK", sink))
 }
 
 /// Into Parquet files.
 pub fn one_parquet(_: Role, _: &Settings) -> Result<Sample> {
-    to_the_end(&EXCHANGED.replace("SINK", "kind: file, path: out, format: parquet"), |_| Ok(()))
+    to_the_end(
+        &EXCHANGED.replace("ROWS", "1_000_000").replace("SINK", "kind: file, path: out, format: parquet"),
+        |_| Ok(()),
+    )
 }
 
 /// Out of ten thousand files of one row.

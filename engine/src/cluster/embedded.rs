@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use super::decision::{CoordinatorConfig, Outcome};
@@ -13,7 +12,7 @@ use crate::checkpoint::{AllowedChanges, CheckpointId, CheckpointStorage, ORPHAN_
 use crate::graph::Graph;
 use crate::metrics::Registry;
 use crate::operator::Waker;
-use crate::runtime::{ChannelBounds, SystemClock, ThreadedBackground, ThreadedRunner};
+use crate::runtime::{ChannelBounds, Clock, Signal, SystemClock, ThreadedBackground, ThreadedRunner};
 use crate::state::StateBackend;
 use crate::time::Micros;
 use crate::{Error, Result};
@@ -80,12 +79,6 @@ pub struct StartedFrom {
     pub checkpoint: CheckpointId,
     /// Whether the job had come to its end there.
     pub is_finished: bool,
-}
-
-#[derive(Default)]
-struct Signal {
-    woken: Mutex<bool>,
-    condition: Condvar,
 }
 
 /// A running job.
@@ -159,10 +152,7 @@ pub fn start(
     };
     let signal = Arc::new(Signal::default());
     let waking = signal.clone();
-    let inbox = Inbox::new(Waker::new(move || {
-        *waking.woken.lock() = true;
-        waking.condition.notify_one();
-    }));
+    let inbox = Inbox::new(Waker::new(move || waking.wake()));
     let runner = Box::new(ThreadedRunner::new(clock.clone()));
     let driver = JobDriver::new(graph, config, environment, runner, inbox.clone())?;
     let thread = std::thread::Builder::new()
@@ -172,25 +162,12 @@ pub fn start(
     Ok(JobHandle { inbox, registry, thread })
 }
 
-fn drive(mut driver: JobDriver, signal: &Signal, clock: &dyn crate::runtime::Clock) -> JobSummary {
+fn drive(mut driver: JobDriver, signal: &Signal, clock: &dyn Clock) -> JobSummary {
     let started = Instant::now();
     loop {
         match driver.poll() {
             DriverPoll::Ready => {}
-            DriverPoll::Waiting(until) => {
-                let mut woken = signal.woken.lock();
-                if !*woken {
-                    match until {
-                        Some(at) => {
-                            let wait =
-                                Duration::from_micros(u64::try_from(at - clock.monotonic()).unwrap_or(0));
-                            signal.condition.wait_for(&mut woken, wait);
-                        }
-                        None => signal.condition.wait(&mut woken),
-                    }
-                }
-                *woken = false;
-            }
+            DriverPoll::Waiting(until) => signal.sleep(until, clock),
             DriverPoll::Finished(outcome) => {
                 let (restarts, started_from) = (driver.restarts(), driver.started_from());
                 return JobSummary { outcome, restarts, started_from, elapsed: started.elapsed() };

@@ -297,8 +297,8 @@ impl Stream {
         }
     }
 
-    /// Rows that lay too far ahead of the clock, where the stream's watermarks are made with a guard
-    /// that puts them aside: [`OnAhead::DeadLetter`](crate::time::OnAhead::DeadLetter).
+    /// Rows that lay too far ahead, where the stream's watermarks are made with a guard that puts them
+    /// aside: [`OnAhead::DeadLetter`](crate::time::OnAhead::DeadLetter).
     pub fn ahead(&self) -> Stream {
         let (outputs, puts_aside) = {
             let building = self.env.0.lock();

@@ -42,5 +42,5 @@ pub use source_head::{HeadEvent, SourceHead, SourceTime};
 pub use task::{Task, TaskPoll};
 pub use task_environment::{Head, Opener, Reports, TaskEnvironment, TaskMetrics};
 pub use task_probe::{Doing, TaskProbe};
-pub(crate) use threaded::panic_message;
+pub(crate) use threaded::{Signal, panic_message};
 pub use threaded::{TaskRunner, TaskSlot, ThreadedRunner};

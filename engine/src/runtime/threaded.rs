@@ -11,6 +11,7 @@ use super::{Clock, Mailbox, Reports, Task, TaskPoll};
 use crate::Error;
 use crate::cluster::FromTask;
 use crate::operator::Waker;
+use crate::time::Micros;
 
 /// Runs tasks; the coordinator's driver knows executors by this alone.
 pub trait TaskRunner: Send {
@@ -41,14 +42,16 @@ impl TaskSlot {
     }
 }
 
+/// Lets a thread sleep until somebody wakes it; a wake-up that comes before counts.
 #[derive(Default)]
-struct Signal {
+pub(crate) struct Signal {
     woken: Mutex<bool>,
     condition: Condvar,
 }
 
 impl Signal {
-    fn wake(&self) {
+    /// Wakes the thread.
+    pub(crate) fn wake(&self) {
         let mut woken = self.woken.lock();
         if !*woken {
             *woken = true;
@@ -56,8 +59,9 @@ impl Signal {
         }
     }
 
-    /// Sleeps until woken, or for `limit`.
-    fn sleep(&self, limit: Option<Duration>) {
+    /// Sleeps until woken, or until it is `until` by the monotonic time of `clock`.
+    pub(crate) fn sleep(&self, until: Option<Micros>, clock: &dyn Clock) {
+        let limit = until.map(|at| Duration::from_micros(u64::try_from(at - clock.monotonic()).unwrap_or(0)));
         let mut woken = self.woken.lock();
         if !*woken {
             match limit {
@@ -120,11 +124,7 @@ fn drive(mut task: Task, slot: &TaskSlot, clock: &dyn Clock) -> crate::Result<()
     loop {
         match task.poll()? {
             TaskPoll::Ready => {}
-            TaskPoll::Waiting(until) => {
-                let limit =
-                    until.map(|at| Duration::from_micros(u64::try_from(at - clock.monotonic()).unwrap_or(0)));
-                slot.signal.sleep(limit);
-            }
+            TaskPoll::Waiting(until) => slot.signal.sleep(until, clock),
             TaskPoll::Finished => return Ok(()),
         }
     }

@@ -239,8 +239,10 @@ impl TumblingOperator {
                 rows.get_mut(slot)[0] = FIRED;
                 out.fire.push(slot);
                 out.bytes += state.key_bytes(slot);
-            } else if fired && times.drop(start) == time && !out.fire.contains(&slot) {
-                // With no lateness only what fired when there was one: others go as they fire.
+            } else if fired && times.drop(start) == time && (times.lateness > 0 || !out.fire.contains(&slot))
+            {
+                // With no lateness only what fired when there was one, which is rare: others go as
+                // they fire.
                 out.drop.push(slot);
             }
         }

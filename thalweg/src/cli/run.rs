@@ -173,7 +173,7 @@ fn run_job(job: LoadedJob, registry: &Registry) -> Exit {
             Exit::Failed
         }
         (Outcome::Stuck { error, .. }, _) => {
-            eprintln!("error: job {name}: {error}");
+            eprintln!("error: job {name}: {}", masks.apply(error));
             Exit::Stuck
         }
     };

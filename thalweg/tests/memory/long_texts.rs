@@ -16,23 +16,7 @@ const ROWS: usize = 150_000;
 const STILL: Duration = Duration::from_secs(3);
 
 /// Every row goes through a hash exchange, with its text; one in five leaves with another's.
-const EXCHANGED: &str = "
-job: texts
-memory: 256MiB
-parallelism: 2
-checkpoint: {interval: 1s, store: file:checkpoints}
-sources:
-  rows:
-    kind: generator
-    rows: ROWS
-    columns:
-      key: {key: {cardinality: 100}}
-      text: {text: {min_bytes: 4096, max_bytes: 4096}}
-steps:
-  latest: {kind: aggregate, input: rows, key_by: key, aggregates: {text: max(text)}}
-sinks:
-  out: {SINK, input: latest}
-";
+const EXCHANGED: &str = include_str!("exchanged.yaml");
 
 /// All rows go to one task.
 const GATHERED: &str = "
@@ -148,50 +132,23 @@ fn h8_long_texts_into_parquet_files() {
 }
 
 /// A text of four KiB for each key, or keyed by the text.
-const STATE: &str = "
-job: state
-memory: 256MiB
-checkpoint: {interval: 2s, store: file:checkpoints}
-sources:
-  rows:
-    kind: generator
-    rows: 100_000
-    columns:
-      id: {key: {cardinality: 1_000_000}}
-      text: {text: {min_bytes: 4096, max_bytes: 4096}}
-steps:
-  latest: {kind: aggregate, input: rows, key_by: KEY, aggregates: {n: AGGREGATE}}
-sinks:
-  out: {kind: blackhole, input: latest}
-";
+const STATE: &str = include_str!("state.yaml");
 
 #[test]
 fn h8_long_values_and_long_keys_in_the_state_of_a_job() {
     for (key, aggregate) in [("id", "max(text)"), ("text", "count()")] {
         let directory = tempfile::tempdir().unwrap();
-        let ended = run(directory.path(), &STATE.replace("KEY", key).replace("AGGREGATE", aggregate));
+        let ended = run(
+            directory.path(),
+            &STATE.replace("ROWS", "100_000").replace("KEY", key).replace("AGGREGATE", aggregate),
+        );
         assert!(ended.summary.contains("100000 rows read"), "{}", ended.summary);
         assert_within(ended.resident_max, &format!("{aggregate} by {key}"));
     }
 }
 
 /// One row a file.
-const SMALL_FILES: &str = "
-job: small
-memory: 256MiB
-parallelism: 2
-checkpoint: {interval: 1s, store: file:checkpoints}
-sources:
-  rows:
-    kind: file
-    path: in
-    format: json
-    schema: {n: int64 not null, text: string}
-steps:
-  counted: {kind: aggregate, input: rows, key_by: n, aggregates: {rows: count()}}
-sinks:
-  out: {kind: blackhole, input: counted}
-";
+const SMALL_FILES: &str = include_str!("small_files.yaml");
 
 fn write_small_files(directory: &Path, count: usize) {
     std::fs::create_dir(directory).unwrap();
